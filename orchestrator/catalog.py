@@ -1,0 +1,117 @@
+"""Where do a sweep's benchmarks and encoders come from? Files, imports, embedded sources, packages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import SweepError
+from orchestrator.sweep import BenchmarkEntry, EncoderEntry, Sweep, find_path
+from workers.benchmarks.base import Benchmark, embedded_sources
+from workers.benchmarks.load import load_benchmark
+from workers.encoders.base import Encoder, make_encoder
+from workers.plugins import nearest
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluatedBenchmark:
+    """One benchmark as a sweep evaluates it."""
+
+    #: Display name: the entry's, with `/<task>` for a single task.
+    name: str
+    #: The single task, None for several together.
+    task: str | None
+    benchmark: Benchmark
+    #: What is embedded: all queries of the source (or of its nested subsample), so that tasks and pools share rows.
+    source: Benchmark
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NamedEncoder:
+    """One encoder under its display name."""
+
+    name: str
+    entry: EncoderEntry
+    encoder: Encoder
+
+
+def imported_folder(home: Path) -> Path:
+    """Where imported benchmarks lie."""
+    return home / "benchmarks"
+
+
+def imported_names(home: Path) -> list[str]:
+    """Names of imported benchmarks."""
+    folder = imported_folder(home)
+    return (
+        sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        if folder.is_dir()
+        else []
+    )
+
+
+def load_source(entry: BenchmarkEntry, *, home: Path, beside: Path | None) -> Benchmark:
+    """The whole source of an entry: its path, an import of that name, or an embedded benchmark.
+
+    Raises:
+        SweepError: Nothing of this name or path.
+        BenchmarkError: Its content is at fault.
+    """
+    if entry.path is not None:
+        return load_benchmark(
+            entry.name, path=find_path(entry.path, beside=beside), embed=entry.embed, score=entry.score
+        )
+    imported = imported_names(home)
+    if entry.name in imported:
+        return load_benchmark(entry.name, path=imported_folder(home) / entry.name, embed=entry.embed, score=entry.score)
+    embedded = list(embedded_sources())
+    if entry.name not in embedded:
+        raise SweepError(
+            f"unknown benchmark {entry.name!r}; {nearest(entry.name, embedded + imported)} "
+            "Give `path:` to read files, or import it: `roadtest benchmarks import DIR --name NAME`."
+        )
+    return load_benchmark(entry.name, embed=entry.embed, score=entry.score)
+
+
+def load_benchmarks(sweep: Sweep, *, home: Path, beside: Path | None) -> list[EvaluatedBenchmark]:
+    """Every benchmark that a sweep evaluates, in the file's order, tasks sorted before their whole.
+
+    Raises:
+        SweepError: Nothing of this name or path.
+        BenchmarkError: Content or filters at fault.
+    """
+    found: list[EvaluatedBenchmark] = []
+    for entry in sweep.benchmarks:
+        source = load_source(entry, home=home, beside=beside)
+        if entry.queries is not None:
+            source = source.restrict(n_queries=entry.queries)
+        whole = source.restrict(name=entry.name, models=entry.models, family=entry.family)
+        found += _by_task(entry, whole, source)
+    return found
+
+
+def _by_task(entry: BenchmarkEntry, whole: Benchmark, source: Benchmark) -> list[EvaluatedBenchmark]:
+    def one(benchmark: Benchmark, task: str | None) -> EvaluatedBenchmark:
+        return EvaluatedBenchmark(name=benchmark.name, task=task, benchmark=benchmark, source=source)
+
+    if isinstance(entry.tasks, list):
+        return [one(whole.restrict(tasks=entry.tasks), entry.tasks[0] if len(entry.tasks) == 1 else None)]
+    each = []
+    if entry.tasks in ("each", "each+all"):
+        each = [
+            one(whole.restrict(name=f"{entry.name}/{task}", tasks=[task]), task) for task in sorted(set(whole.tasks))
+        ]
+    return each if entry.tasks == "each" else [*each, one(whole, None)]
+
+
+def load_encoders(entries: Sequence[EncoderEntry]) -> list[NamedEncoder]:
+    """Make a sweep's encoders.
+
+    Raises:
+        EncoderError: Unknown encoder or parameter.
+    """
+    return [
+        NamedEncoder(name=entry.name, entry=entry, encoder=make_encoder(entry.target, entry.params))
+        for entry in entries
+    ]

@@ -1,0 +1,57 @@
+"""Which verbs are there? The application and the options that every verb shares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(
+    name="roadtest",
+    help="Find out, with evidence that stands up, which LLM router to use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Database = Annotated[
+    str | None,
+    typer.Option("--db", metavar="URL", help="Database; default ROADTEST_DB, else sqlite:///roadtest.db."),
+]
+SweepName = Annotated[str | None, typer.Option("--sweep", metavar="NAME", help="Sweep; default the last one run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Logging:
+    """What `--log-level` and `--log-format` were."""
+
+    format = "text"
+
+
+@app.callback()
+def _options(
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="Least level on stderr.")
+    ] = "warning",
+    log_format: Annotated[Literal["text", "json"], typer.Option(help="Format of log lines.")] = "text",
+) -> None:
+    from orchestrator.cli.output import set_up_logging
+
+    Logging.format = log_format
+    set_up_logging(log_level, log_format)
+
+
+def _register() -> None:
+    from orchestrator.cli import catalog, database, doctor, read, run, units
+
+    for module in (run, read, units):
+        module.add_to(app)
+    app.add_typer(catalog.benchmarks, name="benchmarks")
+    app.add_typer(catalog.encoders, name="encoders")
+    app.add_typer(catalog.routers, name="routers")
+    app.add_typer(database.app, name="db")
+    doctor.add_to(app)
+
+
+_register()

@@ -1,0 +1,98 @@
+"""How does the command line print rows? As a table for people, as JSON for programs; and how does it log?"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; NaN becomes null."""
+    sys.stdout.write(json.dumps(_clean(value), indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    return value
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str | None = None) -> None:
+    """Print rows of equal keys."""
+    if as_json:
+        print_json(list(rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    columns = list(rows[0]) if rows else []
+    for column in columns:
+        numeric = all(isinstance(row[column], int | float) or row[column] is None for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_shown(row[column])) for column in columns))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a file or pipe has no width of its own
+    console.print(table if rows else "(no rows)")
+
+
+def _shown(value: Any) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class _PlainLines(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _formatter(log_format: str) -> logging.Formatter:
+    return _JsonLines() if log_format == "json" else _PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def set_up_logging(level: str, log_format: str) -> None:
+    """Send roadtest's log lines of this level and above to stderr."""
+    handler = logging.StreamHandler()
+    handler.setLevel(level.upper())
+    handler.setFormatter(_formatter(log_format))
+    root = logging.getLogger("roadtest")
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG)
+    root.propagate = False
+
+
+def log_to_file(folder: Path, sweep: str, log_format: str) -> Path:
+    """Send every line of this run to a file of its own too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{sweep}-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}.log"
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_formatter(log_format))
+    handler.setLevel(logging.INFO)
+    logging.getLogger("roadtest").addHandler(handler)
+    return path

@@ -1,0 +1,138 @@
+"""Verbs that read results: report, compare, sql, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from orchestrator.cli.app import AsJson, Database, SweepName
+
+if TYPE_CHECKING:
+    from orchestrator.store import Store
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verbs."""
+    app.command()(report)
+    app.command()(compare)
+    app.command()(sql)
+    app.command()(export)
+
+
+def report(
+    db: Database = None,
+    sweep: SweepName = None,
+    out: Annotated[Path, typer.Option(help="Folder of the HTML page.")] = Path("roadtest-report"),
+) -> None:
+    """Print the leaderboard and the verdict, write the HTML report."""
+    from orchestrator.store import open_store
+    from orchestrator.store.reading import find_sweep
+
+    store = open_store(db, create=False)
+    try:
+        with store.read() as session:
+            name = find_sweep(session, sweep)
+        show_report(store, name, out)
+    finally:
+        store.close()
+
+
+def show_report(store: Store, sweep: str, out: Path) -> None:
+    """Print a sweep's report and write its page."""
+    from rich.console import Console
+
+    from orchestrator.reports import html, terminal
+    from orchestrator.store import reading
+
+    with store.read() as session:
+        facts = reading.sweep_facts(session, sweep, store.shown)
+        results = reading.results_frame(session, sweep)
+        frontier = reading.frontier_frame(session, sweep)
+        models = reading.models_frame(session, sweep)
+    console = Console()
+    terminal.print_report(console, facts, results)
+    out.mkdir(parents=True, exist_ok=True)
+    page = out / f"{sweep}.html"
+    page.write_text(html.render(facts, results, frontier, models), encoding="utf-8")
+    console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="Router, as the leaderboard names it.")],
+    b: Annotated[str, typer.Argument(help="Router to compare it with.")],
+    db: Database = None,
+    sweep: SweepName = None,
+    benchmark: Annotated[str | None, typer.Option(help="One benchmark; default all.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="One encoder; default all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two routers: differences by split, Nadeau-Bengio intervals, verdict."""
+    from rich.console import Console
+
+    from orchestrator.analysis import compare as compare_pair
+    from orchestrator.cli.output import print_json
+    from orchestrator.reports import terminal
+    from orchestrator.store import open_store, reading
+
+    store = open_store(db, create=False)
+    try:
+        with store.read() as session:
+            name = reading.find_sweep(session, sweep)
+            facts = reading.sweep_facts(session, name, store.shown)
+            results = reading.results_frame(session, name)
+    finally:
+        store.close()
+    rows = compare_pair(results, a, b, benchmark, encoder, margin=facts["margin"], spec=facts["spec"])
+    if as_json:
+        print_json([row.as_dict() for row in rows])
+    else:
+        terminal.print_comparisons(Console(), rows)
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT statement over the views and tables of docs/sql.md.")],
+    db: Database = None,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Query the database; read-only."""
+    import sys
+
+    from orchestrator.cli.output import print_rows
+    from orchestrator.store import open_store
+    from orchestrator.store.reading import run_query
+
+    open_store(db, create=False).close()
+    frame = run_query(db, query)
+    if as_csv:
+        frame.to_csv(sys.stdout, index=False)
+        return
+    rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+    print_rows(rows, as_json=as_json)
+
+
+def export(
+    db: Database = None,
+    sweep: SweepName = None,
+    format: Annotated[Literal["parquet", "csv"], typer.Option(help="File format.")] = "parquet",
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("roadtest-export"),
+) -> None:
+    """Write a sweep's views to files."""
+    from orchestrator.store import open_store, reading
+
+    store = open_store(db, create=False)
+    try:
+        with store.read() as session:
+            name = reading.find_sweep(session, sweep)
+            out.mkdir(parents=True, exist_ok=True)
+            for view, frame in reading.view_frames(session, name, ("results", "leaderboard", "decisions", "frontier")):
+                path = out / f"{view}.{format}"
+                if format == "parquet":
+                    frame.to_parquet(path, index=False)
+                else:
+                    frame.to_csv(path, index=False)
+                typer.echo(f"{path}: {len(frame)} rows")
+    finally:
+        store.close()

@@ -1,0 +1,138 @@
+"""Verbs that start work: init, plan, run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from orchestrator.cli.app import AsJson, Database, Logging
+
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep file (YAML).")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verbs."""
+    app.command()(init)
+    app.command()(plan)
+    app.command()(run)
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("sweep.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
+) -> None:
+    """Write a commented sweep file to start from."""
+    from importlib.resources import files
+
+    from orchestrator.errors import SweepError
+
+    if path.exists() and not force:
+        raise SweepError(f"{path} is there already; name another file or give --force.")
+    path.write_text(files("orchestrator").joinpath("sweep-template.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    typer.echo(f"{path} written; `roadtest run {path}` runs it.")
+
+
+def plan(
+    sweep: SweepFile,
+    db: Database = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say for each unit why it will or will not be computed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would compute; writes nothing."""
+    from orchestrator.cli.output import print_rows
+    from orchestrator.enlist import known_states
+    from orchestrator.errors import DatabaseError
+    from orchestrator.plan import explain as why
+    from orchestrator.run import load_plan
+    from orchestrator.store import open_store
+    from orchestrator.store.engine import resolve_url
+    from orchestrator.store.store import home_folder
+    from orchestrator.sweep import Sweep
+
+    url = resolve_url(db)
+    path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+    planned = load_plan(Sweep.from_yaml(sweep), home=home_folder(path), beside=sweep.resolve().parent)
+    states = {}
+    if path is None or path.exists():
+        store = open_store(db, create=False)
+        try:
+            with store.read() as session:
+                states = known_states(session, planned)
+        except DatabaseError:
+            raise
+        finally:
+            store.close()
+    reasons = [(unit, *why(unit, states.get(unit.key))) for unit in planned.units]
+    if explain:
+        rows = [
+            {
+                "unit": unit.key if as_json else unit.key[:15],
+                "kind": unit.kind,
+                "benchmark": unit.evaluated.name if unit.evaluated else None,
+                "encoder": unit.encoder,
+                "router": unit.router,
+                "seed": unit.spec.get("split"),
+                "state": name,
+                "why": sentence,
+            }
+            for unit, name, sentence in reasons
+        ]
+        print_rows(rows, as_json=as_json)
+        return
+    numbers = Counter((unit.kind, name) for unit, name, _ in reasons)
+    print_rows(
+        [{"kind": kind, "state": name, "units": n} for (kind, name), n in sorted(numbers.items())],
+        as_json=as_json,
+        title=None if as_json else f"sweep {planned.sweep.name}: {len(planned.units)} units",
+    )
+
+
+def run(
+    sweep: SweepFile,
+    db: Database = None,
+    executor: Annotated[Literal["ray", "local"], typer.Option(help="Ray actors, or threads of this process.")] = "ray",
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers; default: all CPUs.")] = None,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster; default: a local Ray.")] = None,
+    report: Annotated[bool, typer.Option(help="Print the leaderboard and write the HTML report at the end.")] = True,
+    out: Annotated[Path, typer.Option(help="Folder of the HTML report.")] = Path("roadtest-report"),
+) -> None:
+    """Run a sweep; running it again finishes what is left and recomputes nothing."""
+    from orchestrator.cli.output import log_to_file
+    from orchestrator.cli.progress import shown_progress
+    from orchestrator.cli.read import show_report
+    from orchestrator.errors import SweepError
+    from orchestrator.run import load_plan, run_plan
+    from orchestrator.store import open_store
+    from orchestrator.sweep import Sweep
+
+    if address is not None and executor == "local":
+        raise SweepError("--address names a Ray cluster, --executor local uses none; drop one of them.")
+    asked = Sweep.from_yaml(sweep)
+    store = open_store(db)
+    try:
+        log = log_to_file(store.home / "logs", asked.name, Logging.format)
+        planned = load_plan(asked, home=store.home, beside=sweep.resolve().parent)
+        with shown_progress() as progress:
+            summary = run_plan(store, planned, executor=executor, workers=workers, address=address, progress=progress)
+        if summary.exit_code == 3:
+            typer.echo(
+                f"interrupted: {summary.number('done')} units are done; the same command goes on. Log: {log}", err=True
+            )
+        elif summary.exit_code == 1:
+            typer.echo(
+                f"{summary.number('failed', 'quarantined')} units failed, {summary.number('ready', 'invalidated')} wait for one that did; "
+                f"`roadtest status` names them, `roadtest retry` tries again. Log: {log}",
+                err=True,
+            )
+        if report and summary.exit_code != 3:
+            store.running = False
+            show_report(store, asked.name, out)
+    finally:
+        store.close()
+    if summary.exit_code:
+        raise typer.Exit(summary.exit_code)

@@ -1,0 +1,459 @@
+"""The loop: claim units, dispatch shards, record what comes back, until nothing is left or someone says stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from orchestrator.errors import OrchestratorError, RunError
+from orchestrator.executors.base import Context, EmbedContext, EvaluateContext, Executor, Shard, ShardReport
+from orchestrator.plan import Plan, PlannedUnit
+from orchestrator.store import Store, claims, registry, results
+from orchestrator.store.results import Finished
+from workers.artifacts import ArtifactStore
+from workers.embed import content_sha, slice_name
+from workers.errors import ArtifactError
+from workers.units import EmbedUnit, EvaluateUnit, UnitFailure
+
+log = logging.getLogger("roadtest.coordinator")
+
+
+class Progress(Protocol):
+    """Whoever wants to show how far a run is."""
+
+    def update(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Units of the sweep by (kind, state)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How a coordinator paces itself; none of it may change a result."""
+
+    #: Seconds until an unbeaten claim runs out.
+    lease: float = 60.0
+    #: Seconds of work in a shard.
+    shard_seconds: float = 1.0
+    #: Units in a shard at most; also its size while durations are unknown, if smaller than that.
+    shard_units: int = 256
+    #: Units in a shard of unknown duration.
+    first_units: int = 5
+    #: Seconds and units after which results are committed.
+    flush_seconds: float = 0.5
+    flush_units: int = 200
+    #: Seconds that an interrupted run waits for shards that are nearly done.
+    grace: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """A unit that this coordinator holds."""
+
+    unit_id: int
+    epoch: int
+    planned: PlannedUnit
+
+
+@dataclass(kw_only=True, eq=False)
+class _Flight:
+    """A shard that is out."""
+
+    shard: Shard
+    units: tuple[Claimed, ...]
+    embedding_sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """A context that the executor knows."""
+
+    embedding_sha256: str | None = None
+
+
+@dataclass(eq=False)
+class Coordinator:
+    """Works off one sweep on one executor; the single writer of its results."""
+
+    store: Store
+    plan: Plan
+    sweep_id: int
+    executor: Executor
+    artifacts: str
+    environment_id: int
+    progress: Progress | None = None
+    pace: Pace = field(default_factory=Pace)
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._by_key = {planned.key: planned for planned in self.plan.units}
+        self._backlog: deque[Claimed] = deque()
+        self._flights: dict[int, _Flight] = {}
+        self._finished: list[Finished] = []
+        self._flushed_at = time.monotonic()
+        self._next_shard = 0
+        self._contexts: dict[str, _Shared] = {}
+        #: Seconds per unit by (kind, benchmark or embedding, router).
+        self._durations: dict[tuple[str, str, str], float] = {}
+        #: Units that were alone when their worker died: from then on they travel alone.
+        self._suspects: set[str] = set()
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def stop(self) -> None:
+        """Ask the loop to hand back what it holds and end; safe in a signal handler."""
+        self._stop.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether someone asked for the end."""
+        return self._stop.is_set()
+
+    def run(self) -> dict[tuple[str, str], int]:
+        """Work the sweep off; returns its units by (kind, state).
+
+        Raises:
+            RunError: The machine or the database failed; what was committed stays.
+        """
+        with self.store.begin() as session:
+            claims.register(session, self.id, self.sweep_id, socket.gethostname())
+            freed = claims.expire_dead(session, socket.gethostname())
+            self._counts = claims.counts(session, self.sweep_id)
+        if freed:
+            log.info("reclaiming %d units of dead coordinators", freed)
+        exit_code = 4
+        heart = threading.Thread(target=self._beat, name="roadtest-heart", daemon=True)
+        heart.start()
+        try:
+            self._check_artifacts()
+            self._loop()
+            exit_code = 3 if self.stopped else 0
+        finally:
+            self._ended.set()
+            heart.join()
+            self._end(exit_code)
+        return self._counts
+
+    def _loop(self) -> None:
+        while not self.stopped:
+            self._fill()
+            for report in self.executor.wait(0.1):
+                self._take(report)
+            self._flush_if_due()
+            if not self._flights and not self._backlog:
+                self._flush()
+                if not self._fill() and not self._others_run():
+                    return
+
+    def _others_run(self) -> bool:
+        """Whether other coordinators hold units of this sweep; waits a little if so."""
+        with self.store.read() as session:
+            self._counts = claims.counts(session, self.sweep_id)
+        running = any(state == "running" for _, state in self._counts)
+        if running:
+            self._stop.wait(0.5)
+        return running
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> bool:
+        """Keep every worker busy; returns whether anything is out."""
+        room = 2 * self.executor.workers - len(self._flights)
+        while room > 0:
+            if not self._backlog:
+                self._claim()
+            if not self._backlog:
+                break
+            self._submit(self._next_units())
+            room -= 1
+        return bool(self._flights)
+
+    def _claim(self) -> None:
+        with self.store.begin() as session:
+            rows = claims.claim(
+                session,
+                self.sweep_id,
+                self.id,
+                limit=2 * self.executor.workers * self.pace.shard_units,
+                lease=self.pace.lease,
+            )
+            self._load_durations(session)
+        self._backlog.extend(
+            Claimed(unit_id=row["id"], epoch=row["epoch"], planned=self._by_key[row["key"]]) for row in rows
+        )
+
+    def _load_durations(self, session: Any) -> None:
+        if self._durations:
+            return
+        for row in session.rows(
+            """SELECT b.fingerprint, u.router, avg(u.seconds) AS seconds FROM unit u
+               JOIN benchmark b ON b.id = u.benchmark_id WHERE u.state = 'done' AND u.kind = 'evaluate'
+               GROUP BY b.fingerprint, u.router, u.params"""
+        ):
+            known = self._durations.get(("evaluate", row["fingerprint"], row["router"]), 0.0)
+            self._durations["evaluate", row["fingerprint"], row["router"]] = max(known, row["seconds"] or 0.0)
+
+    def _next_units(self) -> tuple[Claimed, ...]:
+        """Cut the next shard off the backlog: units of one context and router, about `shard_seconds` of work."""
+        first = self._backlog.popleft()
+        if first.planned.key in self._suspects:
+            return (first,)
+        group = [first]
+        wanted = self._shard_size(first.planned)
+        while len(group) < wanted and self._backlog:
+            candidate = self._backlog[0].planned
+            if _family(candidate) != _family(first.planned) or candidate.key in self._suspects:
+                break
+            group.append(self._backlog.popleft())
+        return tuple(group)
+
+    def _shard_size(self, planned: PlannedUnit) -> int:
+        seconds = self._durations.get(_duration_key(planned))
+        size = self.pace.first_units if seconds is None else math.ceil(self.pace.shard_seconds / max(seconds, 1e-6))
+        alike = 1 + sum(1 for claimed in self._backlog if _family(claimed.planned) == _family(planned))
+        share = math.ceil(alike / self.executor.workers)  # shrinks towards the end, so that no worker idles
+        return 1 if planned.kind == "embed" else max(1, min(size, share, self.pace.shard_units))
+
+    def _submit(self, units: tuple[Claimed, ...]) -> None:
+        context = self._share(units[0].planned)
+        shard = Shard(id=self._next_shard, context=context, units=tuple(claimed.planned.unit for claimed in units))  # type: ignore[arg-type]
+        self._next_shard += 1
+        self._flights[shard.id] = _Flight(
+            shard=shard, units=units, embedding_sha256=self._contexts[context].embedding_sha256
+        )
+        self.executor.submit(shard)
+
+    def _share(self, planned: PlannedUnit) -> str:
+        name = _context_name(planned)
+        if name not in self._contexts:
+            in_use = {flight.shard.context for flight in self._flights.values()}
+            for old in [old for old in self._contexts if old not in in_use][: max(0, len(self._contexts) - 4)]:
+                self.executor.forget(old)
+                del self._contexts[old]
+            context, self._contexts[name] = self._context(planned)
+            self.executor.share(name, context)
+        return name
+
+    def _context(self, planned: PlannedUnit) -> tuple[Context, _Shared]:
+        embedding = planned.embedding
+        if planned.evaluated is None:
+            assert embedding is not None
+            return EmbedContext(inputs=embedding.inputs.inputs, artifacts=self.artifacts), _Shared()
+        benchmark = planned.evaluated.benchmark
+        # Texts and images stay behind: routers see rows.
+        light = replace(benchmark, texts=("",) * benchmark.n_queries, images=(None,) * benchmark.n_queries)
+        if embedding is None:
+            return EvaluateContext(name=_context_name(planned), benchmark=light), _Shared()
+        with self.store.read() as session:
+            slices = session.rows(
+                "SELECT start, stop, sha256 FROM artifact WHERE embedding = :e ORDER BY start", e=embedding.digest
+            )
+        position = {query: i for i, query in enumerate(embedding.queries)}
+        rows = embedding.inputs.row_of_query[np.array([position[query] for query in benchmark.queries])]
+        context = EvaluateContext(
+            name=_context_name(planned),
+            benchmark=light,
+            slices=tuple((slice_name(embedding.digest, row["start"], row["stop"]), row["sha256"]) for row in slices),
+            rows=rows,
+            artifacts=self.artifacts,
+        )
+        return context, _Shared(embedding_sha256=content_sha([row["sha256"] for row in slices]))
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def _take(self, report: ShardReport) -> None:
+        flight = self._flights.pop(report.shard)
+        if report.environment_error is not None:
+            raise RunError(
+                f"the machine failed in mid-run: {report.environment_error}. What is done is kept; mend it and run the same command again."
+            )
+        if report.died is not None:
+            self._bury(flight, report.died)
+            return
+        damaged = False
+        for claimed, result in zip(flight.units, report.results, strict=True):
+            if isinstance(result, UnitFailure):
+                damaged |= result.kind == "artifact"
+                log.warning(
+                    "unit %s (%s) failed: %s: %s",
+                    claimed.planned.key,
+                    _label(claimed.planned),
+                    result.kind,
+                    result.message,
+                )
+            else:
+                self._learn(claimed.planned, result.seconds)
+            self._finish(flight, claimed, result, report)
+        if damaged:
+            self._flush()
+            self._mend(flight)
+
+    def _learn(self, planned: PlannedUnit, seconds: float) -> None:
+        key = _duration_key(planned)
+        self._durations[key] = 0.7 * self._durations.get(key, seconds) + 0.3 * seconds
+
+    def _finish(self, flight: _Flight, claimed: Claimed, result: Any, report: ShardReport) -> None:
+        unit = claimed.planned.unit
+        start, stop = (unit.start, unit.stop) if isinstance(unit, EmbedUnit) else (0, 0)
+        self._finished.append(
+            Finished(
+                unit_id=claimed.unit_id,
+                epoch=claimed.epoch,
+                result=result,
+                embedding=claimed.planned.embedding.digest if claimed.planned.embedding else None,
+                start=start,
+                stop=stop,
+                embedding_sha256=flight.embedding_sha256,
+                alone=len(flight.units) == 1,
+                worker=report.worker,
+                host=report.host,
+                pid=report.pid,
+                started_at=report.started_at,
+            )
+        )
+
+    def _bury(self, flight: _Flight, reason: str) -> None:
+        """A worker died: halve the shard until the unit that kills is alone."""
+        log.warning("a worker died with %d units: %s", len(flight.units), reason)
+        if len(flight.units) > 1:
+            half = len(flight.units) // 2
+            self._submit(flight.units[:half])
+            self._submit(flight.units[half:])
+            return
+        claimed = flight.units[0]
+        self._suspects.add(claimed.planned.key)
+        failure = UnitFailure(key=claimed.planned.key, kind="worker_death", message=reason)
+        self._finish(flight, claimed, failure, ShardReport(shard=flight.shard.id))
+
+    def _mend(self, flight: _Flight) -> None:
+        """An embedding cannot be read: its damaged slices are embedded again before its units are claimed again."""
+        self.executor.forget(flight.shard.context)
+        self._contexts.pop(flight.shard.context, None)
+        embedding = flight.units[0].planned.embedding
+        assert embedding is not None
+        self._reopen(embedding.digest, verify=True)
+
+    def _check_artifacts(self) -> None:
+        """Files that went missing between runs are embedded again, if any unit still needs them."""
+        with self.store.read() as session:
+            needed = {
+                row["embedding"]
+                for row in session.rows(
+                    """SELECT DISTINCT u.embedding FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
+                       WHERE su.sweep_id = :s AND u.kind = 'evaluate' AND u.embedding IS NOT NULL
+                         AND u.state IN ('ready', 'running', 'invalidated')""",
+                    s=self.sweep_id,
+                )
+            }
+        for embedding in sorted(needed):
+            self._reopen(embedding, verify=False)
+
+    def _reopen(self, embedding: str, *, verify: bool) -> None:
+        store = ArtifactStore(self.artifacts)
+        with self.store.read() as session:
+            slices = session.rows("SELECT unit_id, start, stop, sha256 FROM artifact WHERE embedding = :e", e=embedding)
+        lost = []
+        for row in slices:
+            name = slice_name(embedding, row["start"], row["stop"])
+            try:
+                if verify:
+                    store.read(name, row["sha256"])
+                elif not store.exists(name):
+                    raise ArtifactError(f"{name} is missing")
+            except ArtifactError as error:
+                lost.append((row["unit_id"], str(error)))
+        if not lost:
+            return
+        with self.store.begin() as session:
+            for unit_id, reason in lost:
+                log.warning("embedding again: %s", reason)
+                session.run(
+                    "UPDATE unit SET state = 'ready', reason = :r WHERE id = :u AND state = 'done'", u=unit_id, r=reason
+                )
+                registry.put_event(session, "artifact_lost", reason, coordinator_id=self.id, unit_id=unit_id)
+
+    # -- down --------------------------------------------------------------------------------------------------------
+
+    def _flush_if_due(self) -> None:
+        due = time.monotonic() - self._flushed_at >= self.pace.flush_seconds
+        if len(self._finished) >= self.pace.flush_units or (self._finished and due):
+            self._flush()
+
+    def _flush(self) -> None:
+        """Commit what came back; it leaves the buffer only when it is down."""
+        self._flushed_at = time.monotonic()
+        if self._finished:
+            with self.store.begin() as session:
+                moved = results.record(session, self.id, self._finished, environment_id=self.environment_id)
+            if moved.get("late"):
+                log.info("%d late results of claims no longer held: no-op", moved["late"])
+            self._finished = []
+        if self.progress is not None:
+            with self.store.read() as session:
+                self._counts = claims.counts(session, self.sweep_id)
+            self.progress.update(self._counts)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self.pace.lease / 3):
+            try:
+                with self.store.begin() as session:
+                    claims.beat(session, self.id, lease=self.pace.lease)
+            except OrchestratorError as error:
+                log.warning("a heartbeat failed: %s", error)
+
+    def _end(self, exit_code: int) -> None:
+        """Keep what is nearly done, hand the rest back, write the end down; works after an error too."""
+        until = time.monotonic() + self.pace.grace
+        try:
+            while self.stopped and self._flights and time.monotonic() < until:
+                for report in self.executor.wait(0.1):
+                    self._take(report)
+            self._flush()
+            with self.store.begin() as session:
+                handed_back = claims.release(session, self.id)
+                claims.end(session, self.id, exit_code)
+                self._counts = claims.counts(session, self.sweep_id)
+            if handed_back:
+                log.info("handed %d units back", handed_back)
+        except OrchestratorError as error:
+            if exit_code != 4:
+                raise
+            log.error("could not hand units back, their leases will run out: %s", error)
+
+
+def _family(planned: PlannedUnit) -> tuple[str, ...]:
+    """Units of one shard agree in this."""
+    unit = planned.unit
+    if isinstance(unit, EvaluateUnit):
+        return (_context_name(planned), unit.router, unit.formulation)
+    return (_context_name(planned),)
+
+
+def _context_name(planned: PlannedUnit) -> str:
+    embedding = planned.embedding.digest if planned.embedding else "none"
+    return f"{planned.evaluated.benchmark.fingerprint}|{embedding}" if planned.evaluated else embedding
+
+
+def _duration_key(planned: PlannedUnit) -> tuple[str, str, str]:
+    unit = planned.unit
+    if isinstance(unit, EvaluateUnit):
+        assert planned.evaluated is not None
+        return ("evaluate", planned.evaluated.benchmark.fingerprint, unit.router)
+    return ("embed", unit.embedding, unit.encoder)
+
+
+def _label(planned: PlannedUnit) -> str:
+    if planned.evaluated is None:
+        return f"embed {planned.encoder}"
+    return (
+        f"{planned.evaluated.name}, {planned.encoder or 'no encoder'}, {planned.router}, split {planned.spec['split']}"
+    )

@@ -1,0 +1,156 @@
+"""What is in a report? Panels with their leaderboards and comparisons, and the sentence that sums them up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.analysis.comparisons import Comparison, compare_to_reference
+from orchestrator.analysis.leaderboard import panel_leaderboard
+from orchestrator.analysis.panels import Panel, full_size, panels
+from orchestrator.analysis.sentences import verdict_sentence
+
+#: Column heads of the metrics.
+METRIC_TITLES: Mapping[str, str] = {"auc": "AUC", "auc_path": "AUC path", "utility_mean": "Utility"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One line of a leaderboard; means and sds over splits, None where undefined."""
+
+    #: None for references.
+    rank: int | None
+    router: str
+    auc: float | None
+    auc_sd: float | None
+    auc_path: float | None
+    auc_path_sd: float | None
+    auc_rel: float | None
+    utility: float | None
+    utility_sd: float | None
+    n_splits: int
+    #: What kind of line it is: `reference`, `sees outcomes`, `blind twin` or "".
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PanelContent:
+    """A panel and what is said about it."""
+
+    panel: Panel
+    standings: tuple[Standing, ...]
+    #: Best candidate first, each with its comparisons by metric.
+    comparisons: tuple[Mapping[str, Comparison], ...]
+    #: Whether the sweep's reference has results here.
+    has_reference: bool
+    #: Whether this is the benchmark's full training size, at which verdicts are given.
+    is_full: bool
+
+    def against_reference(self, router: str) -> Comparison | None:
+        """The router's comparison on the judged metric."""
+        rows = (row[self.panel.metric] for row in self.comparisons if self.panel.metric in row)
+        return next((row for row in rows if row.candidate == router), None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Content:
+    """Everything that a report says, before it is laid out."""
+
+    name: str
+    reference: str | None
+    margin: float
+    sentence: str
+    panels: tuple[PanelContent, ...]
+
+    @property
+    def question(self) -> str:
+        """What the sweep asks."""
+        if self.reference is None:
+            return "How do these routers do?"
+        return f"Which routers differ from {self.reference}, and by how much?"
+
+    @property
+    def benchmarks(self) -> dict[str, list[PanelContent]]:
+        """Panels by benchmark, in order."""
+        grouped: dict[str, list[PanelContent]] = {}
+        for content in self.panels:
+            grouped.setdefault(content.panel.benchmark, []).append(content)
+        return grouped
+
+    @property
+    def candidates(self) -> list[str]:
+        """Every router that was compared with the reference, in the order of the sweep file."""
+        order = pd.concat([content.panel.results[["sweep_position", "router"]] for content in self.panels])
+        compared = {row.candidate for content in self.panels for rows in content.comparisons for row in rows.values()}
+        names = order.sort_values(["sweep_position", "router"], kind="stable")["router"].unique().tolist()
+        return [name for name in names if name in compared]
+
+
+def assemble(sweep: Mapping[str, Any], results: pd.DataFrame) -> Content:
+    """Analyse a sweep's results.
+
+    Args:
+        sweep: `name`, `spec`, `reference` (display name or None), `margin`.
+        results: The view `results` of that sweep.
+
+    Raises:
+        AnalysisError: When there are no results, or the reference has none or may not be one.
+    """
+    spec, reference, margin = sweep.get("spec") or {}, sweep.get("reference"), float(sweep["margin"])
+    cut = panels(results, spec)
+    full = {id(panel) for panel in full_size(cut)}
+    comparisons = compare_to_reference(results, reference, margin=margin, spec=spec) if reference else []
+    return Content(
+        name=str(sweep["name"]),
+        reference=reference,
+        margin=margin,
+        sentence=verdict_sentence(comparisons, reference),
+        panels=tuple(_panel_content(panel, comparisons, reference, is_full=id(panel) in full) for panel in cut),
+    )
+
+
+def _panel_content(
+    panel: Panel, comparisons: Sequence[Comparison], reference: str | None, *, is_full: bool
+) -> PanelContent:
+    identity = (panel.benchmark, panel.encoder, panel.formulation, panel.train_size)
+    by_candidate: dict[str, dict[str, Comparison]] = {}
+    for row in comparisons:
+        if (row.benchmark, row.encoder, row.formulation, row.train_size) == identity:
+            by_candidate.setdefault(row.candidate, {})[row.metric] = row
+    judged = [rows for rows in by_candidate.values() if panel.metric in rows]
+    return PanelContent(
+        panel=panel,
+        standings=tuple(_standing(row, reference) for row in panel_leaderboard(panel).to_dict("records")),
+        comparisons=tuple(sorted(judged, key=lambda rows: -rows[panel.metric].difference)),
+        has_reference=bool((panel.results["router"] == reference).any()),
+        is_full=is_full,
+    )
+
+
+def _standing(row: Mapping[Any, Any], reference: str | None) -> Standing:
+    note = "reference" if row["router"] == reference else ""
+    if not pd.isna(row["twin_of"]):
+        note = "blind twin"
+    elif row["privileged"]:
+        note = "sees outcomes"
+    return Standing(
+        rank=None if pd.isna(row["rank"]) else int(row["rank"]),
+        router=str(row["router"]),
+        auc=_number(row["auc_mean"]),
+        auc_sd=_number(row["auc_sd"]),
+        auc_path=_number(row["auc_path_mean"]),
+        auc_path_sd=_number(row["auc_path_sd"]),
+        auc_rel=_number(row["auc_rel_mean"]),
+        utility=_number(row["utility_mean"]),
+        utility_sd=_number(row["utility_sd"]),
+        n_splits=int(row["n_seeds"]),
+        note=note,
+    )
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,128 @@
+"""How does a sweep's report look as one HTML page that needs nothing else?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from orchestrator.analysis.verdicts import INTERVAL_SPLITS, VERDICT_SPLITS, Kind
+from orchestrator.reports import words
+from orchestrator.reports.content import METRIC_TITLES, Content, PanelContent, assemble
+from orchestrator.reports.figures import ForestFigure, FrontierFigure, forest_figure, frontier_figure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PanelFigures:
+    """A panel with its figures, None where there is nothing to draw."""
+
+    content: PanelContent
+    frontier: FrontierFigure | None
+    forest: ForestFigure | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """One benchmark of the page."""
+
+    #: Fragment identifier, never made of names.
+    anchor: str
+    benchmark: str
+    panels: tuple[PanelFigures, ...]
+    #: `model, family, mean_cost, mean_score`, dearest last.
+    models: tuple[Mapping[Any, Any], ...]
+    #: Numbers of queries over splits: `train`, `validation`, `test` as "700" or "690 to 712".
+    sizes: Mapping[str, str]
+
+
+def render(sweep: Mapping[str, Any], results: pd.DataFrame, frontier: pd.DataFrame, models: pd.DataFrame) -> str:
+    """Lay a sweep's report out as HTML: no script, no network, every name escaped, the same bytes for the same input.
+
+    Args:
+        sweep: `name`, `spec` (the sweep file as a dict), `reference` (display name or None), `margin` (points),
+            `created_at`, `environments` (one dict per environment), `url_shown` (database, without a password).
+        results: The view `results`.
+        frontier: The view `frontier`.
+        models: Columns benchmark, model, mean_cost (USD), mean_score, family; `c_ref` where cost 1 is not the largest
+            mean cost.
+
+    Raises:
+        AnalysisError: When there are no results, or the reference has none or may not be one.
+    """
+    content = assemble(sweep, results)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("orchestrator.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": words.number, "difference": words.difference, "interval": words.interval, "p": words.p,
+    }  # fmt: skip
+    return environment.get_template("report.html.j2").render(
+        sweep=sweep,
+        content=content,
+        sections=_sections(content, results, frontier, models),
+        environments=[list(_facts(environment)) for environment in sweep.get("environments") or ()],
+        spec=yaml.safe_dump(sweep.get("spec") or {}, sort_keys=False, allow_unicode=True),
+        protocol=list(_facts((sweep.get("spec") or {}).get("protocol") or {})),
+        seeds=sorted(int(seed) for seed in results["seed"].unique()),
+        n_results=len(results),
+        metric_titles=METRIC_TITLES,
+        glyphs=words.GLYPHS,
+        kinds=Kind,
+        interval_splits=INTERVAL_SPLITS,
+        verdict_splits=VERDICT_SPLITS,
+    )
+
+
+def _sections(
+    content: Content, results: pd.DataFrame, frontier: pd.DataFrame, models: pd.DataFrame
+) -> Sequence[Section]:
+    sections = []
+    for i, (benchmark, panels) in enumerate(content.benchmarks.items(), 1):
+        own = models[models["benchmark"] == benchmark].sort_values(["mean_cost", "model"], kind="stable")
+        sections.append(
+            Section(
+                anchor=f"benchmark-{i}",
+                benchmark=benchmark,
+                panels=tuple(
+                    PanelFigures(
+                        content=panel,
+                        frontier=frontier_figure(panel.panel, frontier, own, reference=content.reference)
+                        if panel.is_full
+                        else None,
+                        forest=forest_figure(panel.comparisons, panel.panel.metric),
+                    )
+                    for panel in panels
+                ),
+                models=tuple(own.astype(object).where(own.notna(), None).to_dict("records")),
+                sizes=_sizes(results[results["benchmark"] == benchmark]),
+            )
+        )
+    return sections
+
+
+def _sizes(rows: pd.DataFrame) -> dict[str, str]:
+    full = rows[rows["train_size"] == rows["train_size"].max()]
+    ranges = {
+        side: (int(full[f"n_{side}"].min()), int(full[f"n_{side}"].max())) for side in ("train", "validation", "test")
+    }
+    return {side: f"{low}" if low == high else f"{low} to {high}" for side, (low, high) in ranges.items()}
+
+
+def _facts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Flatten nested facts to name and text, in their order."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _facts(value, f"{name} · ")
+        elif isinstance(value, (list, tuple)):
+            yield name, ", ".join(str(item) for item in value)
+        elif value is not None:
+            yield name, str(value)

@@ -1,0 +1,101 @@
+"""How does a sweep's report look in a terminal? Leaderboards, comparisons, and the verdict as the last line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.analysis.comparisons import Comparison
+from orchestrator.analysis.sentences import points
+from orchestrator.analysis.verdicts import Kind
+from orchestrator.reports.content import METRIC_TITLES, PanelContent, assemble
+from orchestrator.reports.words import GLYPHS, NOTHING, difference, interval, number, p, spread
+
+_STYLES = {Kind.BETTER: "bold blue", Kind.WORSE: "yellow", Kind.EQUIVALENT: "cyan"}
+
+
+def print_report(console: Console, sweep: Mapping[str, Any], results: pd.DataFrame) -> None:
+    """Print every leaderboard with its comparison table, then the sentence.
+
+    Args:
+        console: Where to.
+        sweep: `name`, `spec`, `reference`, `margin`.
+        results: The view `results` of that sweep.
+
+    Raises:
+        AnalysisError: When there are no results, or the reference has none or may not be one.
+    """
+    content = assemble(sweep, results)
+    for panel in content.panels:
+        console.print()
+        console.print(leaderboard(panel))
+        if panel.comparisons:
+            console.print(comparison_table(panel))
+        elif panel.is_full and content.reference and not panel.has_reference:
+            console.print(Text(f"{content.reference} has no result here, so nothing is compared with it."))
+    console.print()
+    console.print(Padding(Text(content.sentence, style="bold"), (0, 1)))
+
+
+def leaderboard(content: PanelContent) -> Table:
+    """Means ± sd over splits, best first; references carry no rank."""
+    utility = content.panel.formulation == "utility"
+    table = _table(f"{content.panel.benchmark} · {content.panel.title}")
+    table.add_column("#", justify="right")
+    table.add_column("router")
+    for head in ("AUC", "AUC path", "AUC rel") if utility else ():
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("utility", justify="right", no_wrap=True)
+    table.add_column("splits", justify="right")
+    for row in content.standings:
+        areas = (spread(row.auc, row.auc_sd), spread(row.auc_path, row.auc_path_sd), number(row.auc_rel, 3))
+        utilities = number(row.utility) if utility else spread(row.utility, row.utility_sd)
+        name = Text(row.router).append(f"  {row.note}" if row.note and row.note != "blind twin" else "", style="dim")
+        table.add_row(
+            str(row.rank or NOTHING), name, *(areas if utility else ()), utilities, str(row.n_splits),
+            style="bold" if row.note == "reference" else "" if row.rank else "dim",
+        )  # fmt: skip
+    return table
+
+
+def comparison_table(content: PanelContent) -> Table:
+    """Differences to the reference, best first: the judged metric in full, the other area's difference beside it."""
+    judged = content.comparisons[0][content.panel.metric]
+    table = _table(f"difference to {judged.reference}, margin ±{points(judged.margin, judged.metric)}")
+    table.add_column("router")
+    table.add_column(f"Δ {METRIC_TITLES[judged.metric]}", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("Holm p", justify="right", no_wrap=True)
+    paths = "auc_path" in content.comparisons[0]
+    if paths:
+        table.add_column("Δ path", justify="right", no_wrap=True)
+    table.add_column("detectable", justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for rows in content.comparisons:
+        row = rows[content.panel.metric]
+        path = (difference(row.other_difference),) if paths else ()
+        table.add_row(
+            Text(row.candidate), difference(row.difference), interval(row.test.ci95 if row.test else None),
+            p(row.p_holm), *path, number(row.detectable), verdict(row),
+        )  # fmt: skip
+    return table
+
+
+def verdict(row: Comparison) -> Text:
+    """The verdict with its sign and, where the spread forbids it, that equivalence cannot be shown."""
+    text = Text(f"{GLYPHS[row.kind]} {row.verdict}", style=_STYLES.get(row.kind, ""))
+    if row.cannot_show_equivalence and row.kind in (Kind.INCONCLUSIVE, Kind.NOT_WORSE):
+        text.append("; cannot show equivalence", style="dim")
+    return text
+
+
+def _table(title: str) -> Table:
+    return Table(title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -1,0 +1,51 @@
+"""How are numbers and verdicts written? The same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.analysis.sentences import signed
+from orchestrator.analysis.verdicts import Kind
+
+#: What stands where there is no number.
+NOTHING = "–"
+
+#: A sign for each verdict, so that colour is never the only difference.
+GLYPHS: Mapping[Kind, str] = {
+    Kind.BETTER: "▲",
+    Kind.WORSE: "▼",
+    Kind.EQUIVALENT: "≈",
+    Kind.NOT_WORSE: "≥",
+    Kind.INCONCLUSIVE: "?",
+    Kind.NONE: "·",
+}
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus, a dash for None."""
+    if value is None:
+        return NOTHING
+    text = f"{abs(value):.{digits}f}"
+    return f"−{text}" if value < 0 and float(text) else text
+
+
+def difference(value: float | None) -> str:
+    """A difference with its sign."""
+    return NOTHING if value is None else signed(value)
+
+
+def spread(mean: float | None, sd: float | None) -> str:
+    """Mean ± sd."""
+    return number(mean) if sd is None else f"{number(mean)} ± {number(sd)}"
+
+
+def interval(bounds: tuple[float, float] | None) -> str:
+    """Both ends with their signs."""
+    return NOTHING if bounds is None else f"{signed(bounds[0])}, {signed(bounds[1])}"
+
+
+def p(value: float | None) -> str:
+    """A p-value in a table."""
+    if value is None:
+        return NOTHING
+    return "<\u00a00.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,154 @@
+"""How is a sweep run from file to exit code? Load, plan, enlist, then let a coordinator work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from orchestrator import environment
+from orchestrator.catalog import load_benchmarks, load_encoders
+from orchestrator.coordinator import Coordinator, Pace, Progress
+from orchestrator.enlist import enlist
+from orchestrator.executors.base import Executor
+from orchestrator.plan import Plan, plan_sweep
+from orchestrator.store import Store, registry
+from orchestrator.sweep import Sweep
+
+log = logging.getLogger("roadtest.run")
+
+ExecutorName = Literal["ray", "local"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """How a run ended."""
+
+    sweep: str
+    #: Units of the sweep by (kind, state).
+    counts: Mapping[tuple[str, str], int]
+    interrupted: bool
+
+    def number(self, *states: str) -> int:
+        """Units in any of these states."""
+        return sum(n for (_, state), n in self.counts.items() if state in states)
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 some units failed, were quarantined or wait for one that did, 3 interrupted."""
+        if self.interrupted:
+            return 3
+        return 1 if self.number("failed", "quarantined", "ready", "invalidated") else 0
+
+
+def load_plan(sweep: Sweep, *, home: Path, beside: Path | None) -> Plan:
+    """Read everything a sweep names and resolve it into units.
+
+    Raises:
+        OrchestratorError, WorkersError: With what is wrong in the sweep, the files or the packages.
+    """
+    return plan_sweep(sweep, load_benchmarks(sweep, home=home, beside=beside), load_encoders(sweep.encoders))
+
+
+def artifacts_url(store: Store) -> str:
+    """Where embeddings live."""
+    return str(store.home.resolve() / "artifacts")
+
+
+def run_plan(
+    store: Store,
+    plan: Plan,
+    *,
+    executor: ExecutorName = "ray",
+    workers: int | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+    pace: Pace | None = None,
+) -> RunSummary:
+    """Work a plan off; running it again goes on where it ended.
+
+    Args:
+        store: Database.
+        plan: As `load_plan` gave it.
+        executor: `ray`, or `local` for threads of this process.
+        workers: Default: the machine's or the cluster's CPUs.
+        address: Of a Ray cluster; default a local Ray.
+        progress: Told how far the run is.
+        pace: Leases and sizes of shards.
+
+    Raises:
+        RunError: The environment failed in mid-run (exit 4).
+    """
+    sweep_id = enlist(store, plan)
+    with store.begin() as session:
+        environment_id = registry.put_environment(session, environment.facts())
+    store.running = True
+    running = _make_executor(store, sweep_id, plan.sweep, executor, workers, address)
+    try:
+        coordinator = Coordinator(
+            store=store,
+            plan=plan,
+            sweep_id=sweep_id,
+            executor=running,
+            artifacts=artifacts_url(store),
+            environment_id=environment_id,
+            progress=progress,
+            pace=pace or Pace(),
+        )
+        log.info(
+            "sweep %s: coordinator %s, %d workers (%s)", plan.sweep.name, coordinator.id, running.workers, executor
+        )
+        with _stops(coordinator):
+            counts = coordinator.run()
+    finally:
+        running.close()
+    return RunSummary(sweep=plan.sweep.name, counts=counts, interrupted=coordinator.stopped)
+
+
+def _nothing_left(store: Store, sweep_id: int) -> bool:
+    with store.read() as session:
+        return not session.one(
+            """SELECT count(*) FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
+               WHERE su.sweep_id = :s AND u.state IN ('ready', 'running', 'invalidated')""",
+            s=sweep_id,
+        )
+
+
+def _make_executor(
+    store: Store, sweep_id: int, sweep: Sweep, name: ExecutorName, workers: int | None, address: str | None
+) -> Executor:
+    if name == "local" or _nothing_left(store, sweep_id):
+        from orchestrator.executors.local import LocalExecutor
+
+        return LocalExecutor(workers or os.cpu_count() or 1)
+    from orchestrator.executors.ray import RayExecutor
+
+    return RayExecutor(workers, address=address, resources=sweep.resources)
+
+
+@contextmanager
+def _stops(coordinator: Coordinator) -> Iterator[None]:
+    """SIGINT and SIGTERM end the run gracefully; a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(signum: int, _frame: FrameType | None) -> None:
+        if coordinator.stopped:
+            raise KeyboardInterrupt
+        log.warning("%s: handing back what is not done", signal.Signals(signum).name)
+        coordinator.stop()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,213 @@
+"""Who works on which unit? Claims with leases in database time, fenced by an epoch per claim."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psutil
+
+from orchestrator.store import tables as t
+from orchestrator.store.registry import chunks, put_event
+from orchestrator.store.store import Session
+
+#: A unit waits until every slice of its embedding is there.
+_UNBLOCKED = """(u.kind = 'embed' OR u.embedding IS NULL OR NOT EXISTS (
+    SELECT 1 FROM unit e WHERE e.embedding = u.embedding AND e.kind = 'embed' AND e.state <> 'done'))"""
+
+
+def boot_id() -> str:
+    """Changes at every boot of this host."""
+    return str(int(psutil.boot_time()))
+
+
+def register(session: Session, coordinator_id: str, sweep_id: int, host: str) -> None:
+    """Write the coordinator down, with what tells later whether its process still lives."""
+    process = psutil.Process()
+    session.insert(
+        t.coordinator,
+        [
+            {
+                "id": coordinator_id,
+                "sweep_id": sweep_id,
+                "host": host,
+                "boot": boot_id(),
+                "pid": process.pid,
+                "process_started": process.create_time(),
+                "started_at": session.time(),
+            }
+        ],
+    )
+
+
+def end(session: Session, coordinator_id: str, exit_code: int) -> None:
+    """Write down that the coordinator ended, and how."""
+    session.run(
+        f"UPDATE coordinator SET ended_at = {session.now}, exit_code = :x WHERE id = :c", c=coordinator_id, x=exit_code
+    )
+
+
+def expire_dead(session: Session, host: str) -> int:
+    """End the leases of coordinators of this host whose process is gone; return how many units that frees.
+
+    Other hosts' coordinators are judged by their leases alone.
+    """
+    freed = 0
+    for row in session.rows(
+        """SELECT c.id, c.pid, c.boot, c.process_started FROM coordinator c
+           WHERE c.host = :h AND EXISTS (SELECT 1 FROM unit u WHERE u.coordinator_id = c.id AND u.state = 'running')""",
+        h=host,
+    ):
+        if not _lives(row):
+            freed += session.run(
+                "UPDATE unit SET lease_expires = 0 WHERE coordinator_id = :c AND state = 'running' AND lease_expires > 0",
+                c=row["id"],
+            ).rowcount
+    return freed
+
+
+def _lives(row: Mapping[str, Any]) -> bool:
+    if row["boot"] != boot_id():
+        return False
+    try:
+        process = psutil.Process(row["pid"])
+        return abs(process.create_time() - row["process_started"]) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def claim(session: Session, sweep_id: int, coordinator_id: str, *, limit: int, lease: float) -> list[Mapping[str, Any]]:
+    """Claim up to `limit` units of a sweep in its order: ready ones and those whose lease has run out.
+
+    Args:
+        session: Write transaction.
+        sweep_id: Sweep.
+        coordinator_id: Who claims.
+        limit: How many at most.
+        lease: Seconds until the claim runs out unless it is beaten.
+
+    Returns:
+        Rows with `id, key, kind, epoch` of the claimed units.
+    """
+    skip_locked = "FOR UPDATE OF u SKIP LOCKED" if session.dialect == "postgresql" else ""
+    candidates = session.rows(
+        f"""SELECT u.id, u.key, u.kind, u.state, u.epoch, u.coordinator_id, u.claimed_at, u.lease_expires
+            FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
+            WHERE su.sweep_id = :s
+              AND (u.state IN ('ready', 'invalidated') OR (u.state = 'running' AND u.lease_expires <= {session.now}))
+              AND {_UNBLOCKED}
+            ORDER BY su.position LIMIT :n {skip_locked}""",
+        s=sweep_id,
+        n=limit,
+    )
+    # One unit may stand in a sweep under two display names.
+    candidates = list({row["id"]: row for row in candidates}.values())
+    lost = [row for row in candidates if row["state"] == "running"]
+    session.insert(
+        t.attempt,
+        [
+            {
+                "unit_id": row["id"],
+                "epoch": row["epoch"],
+                "coordinator_id": row["coordinator_id"],
+                "outcome": "lost",
+                "message": "its coordinator died or stopped beating",
+                "started_at": row["claimed_at"],
+                "finished_at": session.time(),
+            }
+            for row in lost
+        ],
+    )
+    if lost:
+        put_event(
+            session, "reclaimed", f"{len(lost)} units of dead coordinators claimed again", coordinator_id=coordinator_id
+        )
+    for batch in chunks([row["id"] for row in candidates], 10_000):
+        marks, bound = session.in_list("u", batch)
+        session.run(
+            f"""UPDATE unit SET state = 'running', epoch = epoch + 1, coordinator_id = :c,
+                claimed_at = {session.now}, lease_expires = {session.now} + :lease WHERE id IN {marks}""",
+            c=coordinator_id,
+            lease=lease,
+            **bound,
+        )
+    return [{"id": row["id"], "key": row["key"], "kind": row["kind"], "epoch": row["epoch"] + 1} for row in candidates]
+
+
+def beat(session: Session, coordinator_id: str, *, lease: float) -> int:
+    """Renew every lease of a coordinator; return how many it holds."""
+    return session.run(
+        f"UPDATE unit SET lease_expires = {session.now} + :lease WHERE coordinator_id = :c AND state = 'running'",
+        c=coordinator_id,
+        lease=lease,
+    ).rowcount
+
+
+def held(session: Session, coordinator_id: str, epochs: Mapping[int, int]) -> set[int]:
+    """Which of these claims (unit id to epoch) the coordinator still holds."""
+    lock = "FOR UPDATE" if session.dialect == "postgresql" else ""
+    still: set[int] = set()
+    for batch in chunks(sorted(epochs), 10_000):
+        marks, bound = session.in_list("u", batch)
+        for row in session.rows(
+            f"SELECT id, epoch FROM unit WHERE id IN {marks} AND state = 'running' AND coordinator_id = :c {lock}",
+            c=coordinator_id,
+            **bound,
+        ):
+            if epochs[row["id"]] == row["epoch"]:
+                still.add(row["id"])
+    return still
+
+
+def release(session: Session, coordinator_id: str) -> int:
+    """Hand back everything a coordinator holds (it stops gracefully); return how many units."""
+    rows = session.rows(
+        "SELECT id, epoch, claimed_at FROM unit WHERE coordinator_id = :c AND state = 'running'", c=coordinator_id
+    )
+    now = session.time()
+    session.insert(
+        t.attempt,
+        [
+            {
+                "unit_id": row["id"],
+                "epoch": row["epoch"],
+                "coordinator_id": coordinator_id,
+                "outcome": "released",
+                "started_at": row["claimed_at"],
+                "finished_at": now,
+            }
+            for row in rows
+        ],
+    )
+    return session.run(
+        "UPDATE unit SET state = 'ready', lease_expires = NULL WHERE coordinator_id = :c AND state = 'running'",
+        c=coordinator_id,
+    ).rowcount
+
+
+def counts(session: Session, sweep_id: int) -> dict[tuple[str, str], int]:
+    """Units of a sweep by (kind, state)."""
+    return {
+        (row["kind"], row["state"]): row["n"]
+        for row in session.rows(
+            """SELECT u.kind, u.state, count(*) AS n
+               FROM (SELECT DISTINCT unit_id FROM sweep_unit WHERE sweep_id = :s) su JOIN unit u ON u.id = su.unit_id
+               GROUP BY u.kind, u.state""",
+            s=sweep_id,
+        )
+    }
+
+
+def move(session: Session, ids: Sequence[int], *, to: str, reason: str | None) -> None:
+    """Put units into a state by a person's hand; counters of failures start afresh."""
+    for batch in chunks(ids, 10_000):
+        marks, bound = session.in_list("u", batch)
+        session.run(
+            f"UPDATE unit SET state = :to, reason = :reason, n_failures = 0, n_deaths = 0, lease_expires = NULL WHERE id IN {marks}",
+            to=to,
+            reason=reason,
+            **bound,
+        )

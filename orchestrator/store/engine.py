@@ -1,0 +1,151 @@
+"""How is a database opened? URL checks, engine set-up per dialect, and errors in people's words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, exc
+from sqlalchemy.engine import URL, make_url
+
+from orchestrator.errors import DatabaseError, RunError
+
+DEFAULT_URL = "sqlite:///roadtest.db"
+#: Seconds that a SQLite connection waits for another's write to end.
+BUSY_SECONDS = 60
+
+
+def resolve_url(url: str | None) -> URL:
+    """The database to use: the given URL, else ROADTEST_DB, else `roadtest.db` in this folder.
+
+    Raises:
+        DatabaseError: Not a URL of SQLite (a file) or PostgreSQL.
+    """
+    given = url or os.environ.get("ROADTEST_DB") or DEFAULT_URL
+    try:
+        parsed = make_url(given)
+    except exc.ArgumentError:
+        raise DatabaseError(
+            f"{make_safe(given)!r} is not a database URL; write sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE."
+        ) from None
+    if url and parsed.password is not None:
+        raise DatabaseError(
+            "the URL given by --db carries a password, which every process list shows; put the URL into the "
+            "environment variable ROADTEST_DB, or the password into PGPASSFILE (~/.pgpass), and leave it out of --db."
+        )
+    backend = parsed.drivername.split("+")[0]
+    if backend in ("postgres", "postgresql"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        if not parsed.database or parsed.database == ":memory:":
+            raise DatabaseError(
+                "an in-memory SQLite database is lost when the command ends; give a file: sqlite:///FILE."
+            )
+        return parsed
+    raise DatabaseError(
+        f"{parsed.drivername!r} is not supported; roadtest runs on sqlite and postgresql (postgresql+psycopg://…)."
+    )
+
+
+def make_safe(url: str) -> str:
+    """A URL with its password hidden, for people's eyes."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except exc.ArgumentError:
+        head, at, tail = url.rpartition("@")
+        scheme, sep, _ = head.partition("://")
+        return f"{scheme}{sep}***{at}{tail}" if at else url
+
+
+def make_engine(url: URL, *, read_only: bool = False) -> Engine:
+    """An engine with this house's settings.
+
+    SQLite: WAL (read back), busy timeout, foreign keys, synchronous=NORMAL, writes by BEGIN IMMEDIATE, readers
+    `mode=ro`. PostgreSQL: psycopg 3, UTC.
+    """
+    if url.get_backend_name() == "postgresql":
+        try:
+            import psycopg  # noqa: F401
+        except ImportError:
+            raise DatabaseError("PostgreSQL needs the driver psycopg: pip install 'roadtest[postgres]'.") from None
+        options = "-c timezone=UTC" + (" -c default_transaction_read_only=on" if read_only else "")
+        return create_engine(url, connect_args={"options": options, "connect_timeout": 10}, pool_pre_ping=True)
+    path = Path(url.database or "")
+    target = (
+        f"file:{path.resolve().as_posix().replace('?', '%3f').replace('#', '%23')}?mode={'ro' if read_only else 'rwc'}"
+    )
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(target, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=_sqlite_pool())
+
+    @event.listens_for(engine, "connect")
+    def _settings(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA foreign_keys=ON")
+        if read_only:
+            return
+        connection.execute("PRAGMA synchronous=NORMAL")
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":
+            raise DatabaseError(
+                f"{path}: this file system gives SQLite no write-ahead log (journal mode {mode!r}); put the database on a local disk."
+            )
+
+    if not read_only:
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _sqlite_pool() -> type[Any]:
+    from sqlalchemy.pool import QueuePool
+
+    return QueuePool
+
+
+def clock(dialect: str) -> str:
+    """SQL for the database's own time, seconds since 1970."""
+    if dialect == "postgresql":
+        return "extract(epoch FROM clock_timestamp())"
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@contextmanager
+def translated(what: str, *, running: bool) -> Iterator[None]:
+    """Turn a driver's error into ours.
+
+    Raises:
+        RunError: In mid-run (exit 4).
+        DatabaseError: Before anything started (exit 2).
+    """
+    try:
+        yield
+    except exc.DBAPIError as error:
+        cause = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        message = f"{what}: {cause}. {_advice(cause)}"
+        raise (RunError if running else DatabaseError)(message) from error
+
+
+def _advice(cause: str) -> str:
+    low = cause.lower()
+    if "full" in low or "no space" in low:
+        return (
+            "Free some disk space; what was committed is kept, and running the same command again goes on from there."
+        )
+    if "readonly" in low or "read-only" in low or "unable to open" in low or "permission" in low:
+        return "Check that the folder exists and is writable, or name another database with --db."
+    if "locked" in low:
+        return f"Another process held its write lock for over {BUSY_SECONDS} s."
+    if "not a database" in low or "malformed" in low:
+        return "The file is not a SQLite database, or is damaged; name another with --db."
+    if "connection" in low or "could not" in low or "password" in low or "does not exist" in low:
+        return "Check that the server runs and that host, port, user, database and password (PGPASSFILE) are right."
+    return "What was committed is kept."

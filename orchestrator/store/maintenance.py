@@ -1,0 +1,62 @@
+"""Is the database sound, and how does it get to this version's schema?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import text
+
+from orchestrator.errors import DatabaseError
+from orchestrator.store import schema
+from orchestrator.store.engine import make_engine, resolve_url, translated
+from orchestrator.store.store import open_store
+
+#: What must hold between tables: a query that counts offenders, and what they are.
+_INVARIANTS = (
+    ("SELECT count(*) FROM unit u WHERE u.state = 'done' AND u.kind = 'evaluate' AND NOT EXISTS (SELECT 1 FROM metric m WHERE m.unit_id = u.id)", "done units without metrics"),
+    ("SELECT count(*) FROM unit u WHERE u.state <> 'done' AND EXISTS (SELECT 1 FROM metric m WHERE m.unit_id = u.id)", "unfinished units with metrics"),
+    ("SELECT count(*) FROM unit u WHERE u.state = 'done' AND u.kind = 'embed' AND NOT EXISTS (SELECT 1 FROM artifact a WHERE a.unit_id = u.id)", "done slices without an artefact"),
+    ("SELECT count(*) FROM (SELECT unit_id FROM attempt WHERE outcome = 'done' GROUP BY unit_id, epoch HAVING count(*) > 1) twice", "claims that were completed twice"),
+)  # fmt: skip
+
+
+def upgrade(url: str | None) -> str:
+    """Upgrade and say what was done."""
+    resolved = resolve_url(url)
+    shown = resolved.render_as_string(hide_password=True)
+    path = Path(resolved.database or "") if resolved.get_backend_name() == "sqlite" else None
+    if path is not None and not path.exists():
+        raise DatabaseError(f"there is no database at {path.resolve()}.")
+    engine = make_engine(resolved)
+    try:
+        with translated(f"database {shown}", running=False):
+            before = schema.current(engine)
+            if before == schema.head():
+                return f"{shown} has this version's schema already ({before})."
+            if before is not None and not schema.known(before):
+                schema.require(engine, shown, path=path, may_write=True)
+            copy = schema.back_up(path, before) if path is not None and before is not None else None
+            schema.upgrade(engine)
+    finally:
+        engine.dispose()
+    kept = f"; the copy of before is {copy}" if copy else ""
+    return f"{shown}: schema {before or 'none'} -> {schema.head()}{kept}."
+
+
+def check(url: str | None) -> list[str]:
+    """What is wrong with the database; empty when nothing is."""
+    store = open_store(url, create=False)
+    problems = []
+    try:
+        with store.read() as session:
+            if store.dialect == "sqlite":
+                verdict = session.connection.execute(text("PRAGMA integrity_check")).scalar()
+                problems += [] if verdict == "ok" else [f"SQLite says {verdict}"]
+                broken = len(session.connection.execute(text("PRAGMA foreign_key_check")).fetchall())
+                problems += [f"{broken} rows point nowhere"] if broken else []
+            for sql, what in _INVARIANTS:
+                n = session.one(sql)
+                problems += [f"{n} {what}"] if n else []
+    finally:
+        store.close()
+    return problems

@@ -1,0 +1,215 @@
+"""What do people read? Data frames for reports, and read-only SQL that anyone may type."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import exc, text
+
+from orchestrator.errors import NotFoundError, QueryError
+from orchestrator.store.engine import make_engine, resolve_url
+from orchestrator.store.store import Session
+from workers.plugins import nearest
+
+#: First words of statements that only read.
+_READING = ("select", "with", "values", "explain")
+#: What a SQLite statement may do: read tables, call functions, recurse.
+_ALLOWED_ACTIONS = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+)
+_PLAIN_CODE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+
+
+def sweep_names(session: Session) -> list[str]:
+    """Every sweep, the last one run first."""
+    return [row["name"] for row in session.rows("SELECT name FROM sweep ORDER BY updated_at DESC, id DESC")]
+
+
+def find_sweep(session: Session, name: str | None) -> str:
+    """The sweep of this name, the last one run without a name.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    names = sweep_names(session)
+    if not names:
+        raise NotFoundError("the database holds no sweep yet; `roadtest run SWEEP` runs one.")
+    if name is not None and name not in names:
+        raise NotFoundError(f"no sweep {name!r} in the database; {nearest(name, names)}")
+    return name or names[0]
+
+
+def sweep_facts(session: Session, name: str, shown: str) -> dict[str, Any]:
+    """A sweep with its specification and the environments that computed it."""
+    row = session.rows(
+        "SELECT id, name, spec, reference, margin, created_at, updated_at FROM sweep WHERE name = :n", n=name
+    )[0]
+    environments = [
+        {**json.loads(found["facts"]), "units": found["n"]}
+        for found in session.rows(
+            """SELECT e.facts, count(*) AS n FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
+               JOIN environment e ON e.id = u.environment_id WHERE su.sweep_id = :s
+               GROUP BY e.id, e.facts ORDER BY n DESC""",
+            s=row["id"],
+        )
+    ]
+    return {**row, "spec": json.loads(row["spec"]), "environments": environments, "url_shown": shown}
+
+
+def results_frame(session: Session, sweep: str) -> pd.DataFrame:
+    """The view `results` of one sweep; booleans are booleans on both databases."""
+    frame = _frame(session, "SELECT * FROM results WHERE sweep = :s ORDER BY sweep_position", s=sweep)
+    for column in ("privileged", "query_blind"):
+        frame[column] = frame[column].astype(bool)
+    return frame
+
+
+def leaderboard_frame(session: Session, sweep: str) -> pd.DataFrame:
+    """The view `leaderboard` of one sweep."""
+    return _frame(
+        session, "SELECT * FROM leaderboard WHERE sweep = :s ORDER BY benchmark, encoder, sweep_position", s=sweep
+    )
+
+
+def frontier_frame(session: Session, sweep: str) -> pd.DataFrame:
+    """The view `frontier` of one sweep."""
+    frame = _frame(session, "SELECT * FROM frontier WHERE sweep = :s ORDER BY unit_key, position", s=sweep)
+    frame["on_hull"] = frame["on_hull"].astype(bool)
+    return frame
+
+
+def models_frame(session: Session, sweep: str) -> pd.DataFrame:
+    """Candidate models of a sweep's benchmarks with mean observed score and cost / c_ref."""
+    return _frame(
+        session,
+        """SELECT names.benchmark, m.name AS model, m.family, avg(o.score) AS mean_score,
+                  CASE WHEN max(b.c_ref) > 0 THEN avg(o.cost) / max(b.c_ref) ELSE 0 END AS mean_cost
+           FROM (SELECT DISTINCT su.benchmark, u.benchmark_id FROM sweep_unit su
+                 JOIN sweep s ON s.id = su.sweep_id JOIN unit u ON u.id = su.unit_id
+                 WHERE s.name = :s AND u.kind = 'evaluate') names
+           JOIN benchmark b ON b.id = names.benchmark_id
+           JOIN model m ON m.benchmark_id = b.id
+           JOIN outcome o ON o.model_id = m.id
+           GROUP BY names.benchmark, m.id, m.name, m.family, m.position
+           ORDER BY names.benchmark, m.position""",
+        s=sweep,
+    )
+
+
+def view_frames(session: Session, sweep: str, views: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Views of one sweep, one at a time, for `export`."""
+    for view in views:
+        yield view, _frame(session, f"SELECT * FROM {view} WHERE sweep = :s", s=sweep)
+
+
+def _frame(session: Session, sql: str, **values: Any) -> pd.DataFrame:
+    return pd.read_sql_query(text(sql), session.connection, params=values)
+
+
+def check_query(sql: str) -> str:
+    """The statement without a closing semicolon, if it is one that only reads.
+
+    Raises:
+        QueryError: Several statements, or one that does not begin with SELECT, WITH, VALUES or EXPLAIN.
+    """
+    bare = _PLAIN_CODE.sub(" ", sql).strip()
+    if ";" in bare.rstrip(";").rstrip() or bare.count(";") > 1:
+        raise QueryError("`roadtest sql` takes one statement; this is several.")
+    words = bare.split(maxsplit=1)
+    if not words or words[0].lower() not in _READING:
+        raise QueryError(
+            f"`roadtest sql` only reads: begin with SELECT, WITH, VALUES or EXPLAIN, not {words[0] if words else 'nothing'!r}."
+        )
+    return sql.strip().rstrip(";")
+
+
+@contextmanager
+def _reading_only(url: str | None) -> Iterator[Session]:
+    """A session that cannot write, attach files or change settings, whatever the SQL says."""
+    engine = make_engine(resolve_url(url), read_only=True)
+    try:
+        with engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            if isinstance(raw, sqlite3.Connection):
+                raw.set_authorizer(_authorize)
+            else:
+                connection.execute(text("SELECT 1"))  # from now on the transaction cannot be made READ WRITE
+            yield Session(connection)
+    finally:
+        engine.dispose()
+
+
+def _authorize(action: int, first: str | None, second: str | None, _database: str | None, _view: str | None) -> int:
+    if action == sqlite3.SQLITE_FUNCTION and second in ("load_extension", "fts3_tokenizer"):
+        return sqlite3.SQLITE_DENY
+    return sqlite3.SQLITE_OK if action in _ALLOWED_ACTIONS else sqlite3.SQLITE_DENY
+
+
+def run_query(url: str | None, sql: str) -> pd.DataFrame:
+    """Run one read-only statement that a person typed.
+
+    Raises:
+        QueryError: Not a single reading statement, or the database refuses it.
+    """
+    statement = check_query(sql)
+    try:
+        with _reading_only(url) as session:
+            rows = session.connection.exec_driver_sql(statement)
+            return pd.DataFrame(rows.fetchall(), columns=list(rows.keys()))
+    except exc.DBAPIError as error:
+        raise QueryError(f"the database refuses this: {str(error.orig).strip()}") from error
+    except exc.ResourceClosedError as error:
+        raise QueryError("the statement returns no rows.") from error
+
+
+def status(session: Session, sweep: str) -> dict[str, Any]:
+    """How far a sweep is: counts, live coordinators, the newest failures."""
+    counts = session.rows("SELECT kind, state, n FROM progress WHERE sweep = :s ORDER BY kind, state", s=sweep)
+    running = session.rows(
+        f"""SELECT c.id, c.host, c.pid, c.started_at, count(*) AS units, min(u.lease_expires) - {session.now} AS lease_seconds
+            FROM coordinator c JOIN unit u ON u.coordinator_id = c.id AND u.state = 'running'
+            JOIN sweep s ON s.id = c.sweep_id WHERE s.name = :s GROUP BY c.id, c.host, c.pid, c.started_at""",
+        s=sweep,
+    )
+    failures = session.rows("SELECT * FROM failures WHERE sweep = :s ORDER BY unit_key LIMIT 20", s=sweep)
+    return {"sweep": sweep, "counts": _plain(counts), "coordinators": _plain(running), "failures": _plain(failures)}
+
+
+def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [dict(row) for row in rows]
+
+
+def select_units(
+    session: Session,
+    *,
+    sweep: str | None,
+    states: Sequence[str],
+    keys: Sequence[str] = (),
+    router: str | None = None,
+    benchmark: str | None = None,
+) -> list[int]:
+    """Ids of units in some states, by sweep, key (or its beginning), display name of router or benchmark."""
+    marks, bound = session.in_list("st", list(states))
+    where = [f"u.state IN {marks}"]
+    for name, value in (("sweep", sweep), ("router", router), ("benchmark", benchmark)):
+        if value is not None:
+            where.append(f"{'s.name' if name == 'sweep' else f'su.{name}'} = :{name}")
+            bound[name] = value
+    if keys:
+        clauses = []
+        for i, key in enumerate(keys):
+            clauses.append(f"u.key LIKE :key{i}")
+            bound[f"key{i}"] = f"{key}%"
+        where.append(f"({' OR '.join(clauses)})")
+    rows = session.rows(
+        f"""SELECT DISTINCT u.id FROM unit u JOIN sweep_unit su ON su.unit_id = u.id JOIN sweep s ON s.id = su.sweep_id
+            WHERE {" AND ".join(where)} ORDER BY u.id""",
+        **bound,
+    )
+    return [row["id"] for row in rows]

@@ -1,0 +1,261 @@
+"""What does a user ask for? A sweep file, read and checked."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from orchestrator.errors import SweepError
+from workers.units import ProtocolOptions
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class BenchmarkEntry(_Strict):
+    """One benchmark of a sweep; a bare string is its name."""
+
+    name: str = Field(description="An imported or embedded benchmark, or with `path` the name to give it.")
+    path: str | None = Field(
+        None, description="Folder or file, tried under ROADTEST_SHARED, then beside the sweep file."
+    )
+    embed: str = Field("prompt", description="Column that encoders see.")
+    score: str = Field("score", description="Column of `outcomes` that holds the score.")
+    tasks: Literal["all", "each", "each+all"] | list[str] = Field(
+        "all",
+        description="`all` together, `each` task a benchmark named <name>/<task>, `each+all`, or a list of tasks taken together.",
+    )
+    models: list[str] | None = Field(None, description="Candidate models to keep.")
+    family: str | None = Field(None, description="Keep the models of this family.")
+    queries: int | None = Field(None, ge=10, description="Keep so many queries (nested subsamples).")
+
+
+class _Named(BaseModel):
+    """An entry whose other keys are parameters of what it names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(description="Display name; the name of the thing itself when `use` is not given.")
+    use: str | None = Field(None, description="What to use under this name.")
+
+    @property
+    def target(self) -> str:
+        """Registered name of what is used."""
+        return self.use or self.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Parameters given in the file."""
+        return dict(self.model_extra or {})
+
+
+class EncoderEntry(_Named):
+    """One encoder; other keys are its parameters."""
+
+
+class RouterEntry(_Named):
+    """One router; other keys are its parameters."""
+
+    twin: bool = Field(False, description="Run its blind twin too: the same router on permuted training embeddings.")
+    tune: bool | None = Field(None, description="Tune the tunables that are not given; default: when none is given.")
+
+
+class Protocol(_Strict):
+    """Options of the protocol; they are part of a result's identity."""
+
+    lambda_: Literal["exact", "grid"] = Field("exact", alias="lambda")
+    cost_normalizer: Literal["dearest_mean", "max_observed"] = "dearest_mean"
+    left: Literal["null", "cheapest", "flat"] = "null"
+    missing: Literal["complete"] = "complete"
+    bootstrap: int = Field(200, ge=0, le=10_000, description="Resamples of the test groups stored with each unit.")
+    tuning_budget: int = Field(20, ge=2, le=1000, description="Configurations that every tuned router gets.")
+
+    @field_validator("left", mode="before")
+    @classmethod
+    def _null_is_a_word(cls, value: Any) -> Any:
+        return "null" if value is None else value
+
+    def options(self) -> ProtocolOptions:
+        """As the workers want it."""
+        return ProtocolOptions(**self.model_dump())
+
+
+class StageResources(_Strict):
+    """What one Ray worker of a stage reserves."""
+
+    num_cpus: float = Field(1, gt=0)
+    num_gpus: float = Field(0, ge=0)
+    memory: int | None = Field(None, gt=0, description="Bytes.")
+
+
+class Resources(_Strict):
+    """Resources per stage."""
+
+    embed: StageResources = StageResources()
+    evaluate: StageResources = StageResources()
+
+
+class Sweep(_Strict):
+    """Benchmarks x encoders x routers x splits, and the protocol that scores them."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$", max_length=100, description="The sweep's name in the database."
+    )
+    benchmarks: list[BenchmarkEntry] = Field(min_length=1)
+    encoders: list[EncoderEntry] = Field(default_factory=list)
+    routers: list[RouterEntry] = Field(min_length=1)
+    formulation: list[Literal["utility", "selection"]] = Field(["utility"], min_length=1)
+    seeds: int = Field(20, ge=1, le=10_000, description="Number of splits: indices 0 .. seeds - 1.")
+    root_seed: int = Field(0, ge=0)
+    train_sizes: list[float] = Field([1.0], min_length=1, description="Fractions of the training side, nested.")
+    reference: str | None = Field(
+        None,
+        description="Router that verdicts compare against; default: `knn` if it is there, else the first router that reads no test outcome.",
+    )
+    margin: float = Field(1.0, gt=0, description="Margin of equivalence in AUC points.")
+    protocol: Protocol = Protocol()
+    resources: Resources = Resources()
+
+    @field_validator("benchmarks", "encoders", "routers", mode="before")
+    @classmethod
+    def _names_are_entries(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [{"name": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("formulation", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("train_sizes")
+    @classmethod
+    def _sizes_are_fractions(cls, value: list[float]) -> list[float]:
+        for size in value:
+            if not 0 < size <= 1:
+                raise ValueError(f"{size} is not a fraction of the training side; give values above 0 and up to 1")
+        return value
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for key in ("benchmarks", "encoders", "routers"):
+            names = [entry.name for entry in getattr(self, key)]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{key}: the name {name!r} is given twice; give one of them another `name:`")
+        names = [entry.name for entry in self.routers]
+        if self.reference is not None and self.reference not in names:
+            close = difflib.get_close_matches(self.reference, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "routers: " + ", ".join(names)
+            raise ValueError(f"reference: no router {self.reference!r} in this sweep; {hint}")
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Sweep:
+        """Read a sweep file.
+
+        Raises:
+            SweepError: Not readable, not YAML, an unknown key (with the nearest known one) or a bad value.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise SweepError(f"{path}: no such sweep file; `roadtest init {path}` writes one to start from.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise SweepError(f"{path}: cannot be read ({error}).") from error
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            problem = getattr(error, "problem", None) or "not YAML"
+            raise SweepError(
+                f"{path}{at}: malformed YAML: {problem}. Mend the indentation or quoting there."
+            ) from error
+        if not isinstance(data, dict):
+            raise SweepError(
+                f"{path}: a sweep file is a mapping with `name`, `benchmarks` and `routers`; this is {type(data).__name__}."
+            )
+        return cls.from_dict(data, where=str(path))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, where: str = "sweep") -> Sweep:
+        """Check a sweep given as data.
+
+        Raises:
+            SweepError: As `from_yaml`.
+        """
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            raise SweepError(f"{where}: " + " ".join(_explain(error))) from error
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sweep as plain data, defaults filled in; what the database stores."""
+        return self.model_dump(by_alias=True, mode="json")
+
+    @property
+    def reference_router(self) -> str | None:
+        """Display name of the router that verdicts compare against, None when all are references themselves."""
+        from workers.routers.base import routers
+
+        if self.reference:
+            return self.reference
+        known = routers()
+        names = [entry.name for entry in self.routers if not (entry.target in known and known[entry.target].privileged)]
+        return "knn" if "knn" in names else names[0] if names else None
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    models = {
+        "benchmarks": BenchmarkEntry,
+        "protocol": Protocol,
+        "resources": Resources,
+        "embed": StageResources,
+        "evaluate": StageResources,
+    }
+    for problem in error.errors():
+        location = [str(part) for part in problem["loc"]]
+        where = ".".join(location)
+        if problem["type"] == "extra_forbidden":
+            parents = [part for part in location[:-1] if part in models]
+            model = models[parents[-1]] if parents else Sweep
+            known = [field.alias or name for name, field in model.model_fields.items()]
+            close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else "known keys: " + ", ".join(known) + "."
+            yield f"unknown key {where!r}; {hint}"
+        elif problem["type"] == "missing":
+            yield f"key {where!r} is missing."
+        else:
+            message = re.sub(r"^Value error, ", "", problem["msg"])
+            given = "" if problem["type"] == "value_error" else f" (given: {problem['input']!r})"
+            yield f"{where + ': ' if where else ''}{message}{given}."
+
+
+def find_path(path: str, *, beside: Path | None) -> Path:
+    """A benchmark's path: absolute, or under ROADTEST_SHARED (default `../shared`), or beside the sweep file.
+
+    Raises:
+        SweepError: In none of these places.
+    """
+    given = Path(path).expanduser()
+    if given.is_absolute():
+        places = [given]
+    else:
+        places = [Path(os.environ.get("ROADTEST_SHARED", "../shared")) / given, (beside or Path()) / given]
+    for place in places:
+        if place.exists():
+            return place
+    tried = " and ".join(str(place) for place in places)
+    raise SweepError(
+        f"benchmark path {path!r} is neither of {tried}; set ROADTEST_SHARED to the folder that holds it, or correct `path:`."
+    )

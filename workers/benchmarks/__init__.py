@@ -1,0 +1,1 @@
+"""Routing benchmarks: one file per source, each of which yields a `Benchmark`."""

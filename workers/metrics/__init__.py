@@ -1,0 +1,1 @@
+"""How good is a router? Frontier, areas, selections and their resamples (protocol 2)."""

@@ -1,0 +1,248 @@
+"""What did the nearest training queries show? k nearest neighbours, the paper's simple router."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from time import perf_counter
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.benchmarks.base import Floats
+from workers.errors import RouterError
+from workers.routers.base import FitJob, Fitted, Mixture, Positions, Prediction, Router, Side, mean_outcomes
+from workers.routers.labels import most_voted, spread_labels
+from workers.routers.neighbours import Search, Similarity, nearest
+
+Weights = Literal["uniform", "distance", "softmax"]
+
+#: Distances below this are float32 noise on unit rows.
+COINCIDENT = 1e-3
+
+
+class KNN(Router):
+    """Means over the k nearest training queries; as a selector, their votes for their best-utility models.
+
+    The mean of a model is over the neighbours that observed it; without one it is the model's training mean. At
+    k = n_train with uniform weights it is the zero-router.
+
+    Args:
+        k: Number of neighbours; None: tuned.
+        similarity: `cosine`; `centered`: cosine after removing the training mean; `whitened`: cosine after PCA
+            whitening on the training side.
+        weights: `uniform`; `distance`: inverse Euclidean distance of the unit rows; `softmax`: of similarity / tau.
+        tau: Temperature of `softmax`.
+    """
+
+    name = "knn"
+    summary = "mean outcome of the k nearest training queries"
+    source = "Li 2025, arXiv 2505.12601, section 4 (k = 10 and 100)"
+    formulations = ("utility", "selection")
+    tunables = ("k", "similarity", "weights", "tau")
+
+    def __init__(
+        self, *, k: int | None = None, similarity: Similarity = "cosine", weights: Weights = "uniform", tau: float = 0.1
+    ) -> None:
+        if k is not None and (not isinstance(k, int) or isinstance(k, bool) or k < 1):
+            raise ValueError(f"k must be a whole number, at least 1, not {k!r}.")
+        if similarity not in get_args(Similarity):
+            raise ValueError(f"similarity must be one of {', '.join(get_args(Similarity))}, not {similarity!r}.")
+        if weights not in get_args(Weights):
+            raise ValueError(f"weights must be one of {', '.join(get_args(Weights))}, not {weights!r}.")
+        if not (isinstance(tau, int | float) and 0 < tau < math.inf):
+            raise ValueError(f"tau must be a number above 0, not {tau!r}.")
+        if k is None and (similarity, weights, tau) != ("cosine", "uniform", 0.1):
+            raise ValueError(
+                "give k too: fixing one of k, similarity, weights and tau means that none of them is tuned."
+            )
+        self.k = k
+        self.similarity: Similarity = similarity
+        self.weights: Weights = weights
+        self.tau = tau
+
+    def check(self, *, n_train: int) -> None:
+        """Refuse k above the training side."""
+        if self.k is not None and self.k > n_train:
+            raise RouterError(
+                f"router 'knn': k = {self.k} is above the {n_train} queries of the training side; lower k."
+            )
+
+    @classmethod
+    def space(cls) -> Mapping[str, Any]:
+        """The declared tuning space."""
+        return {
+            "k": {"log_integer": [1, "n_train"]},
+            "similarity": list(get_args(Similarity)),
+            "weights": list(get_args(Weights)),
+            "tau": {"log": [0.01, 1.0], "where": "weights = softmax"},
+            "first": [{"k": 100}, {"k": "n_train"}, {"k": 10}],
+        }
+
+    @classmethod
+    def candidates(
+        cls, *, n_train: int, budget: int, fixed: Mapping[str, Any], rng: np.random.Generator
+    ) -> list[dict[str, Any]]:
+        """The paper's k = 100, the query-blind k = n_train, the paper's k = 10, then draws from the space."""
+        plain = {"similarity": "cosine", "weights": "uniform", "tau": 0.1}
+        drawn = [{"k": k, **plain} for k in dict.fromkeys((min(100, n_train), n_train, min(10, n_train)))][:budget]
+        for _ in range(100 * budget):
+            if len(drawn) == budget:
+                break
+            k = min(n_train, int(np.exp(rng.uniform(0.0, np.log(n_train + 1)))))
+            similarity, weights = str(rng.choice(get_args(Similarity))), str(rng.choice(get_args(Weights)))
+            tau = float(np.exp(rng.uniform(np.log(0.01), 0.0)))
+            config = {"k": k, "similarity": similarity, "weights": weights, "tau": tau if weights == "softmax" else 0.1}
+            if config not in drawn:
+                drawn.append(config)
+        return drawn
+
+    @classmethod
+    def simplicity(cls, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        """More neighbours, then plainer weights, then a plainer similarity."""
+        weights, similarity = get_args(Weights), get_args(Similarity)
+        return (-params["k"], weights.index(params["weights"]), similarity.index(params["similarity"]), -params["tau"])
+
+    train_: Side
+    price_: float | None
+
+    def fit(self, train: Side, rng: np.random.Generator) -> Self:
+        """Keep the training side."""
+        self.train_, self.price_ = train, None
+        return self
+
+    def predict(self, queries: Side) -> Prediction:
+        """Weighted means over the neighbours. [n, M]."""
+        answer = self._answer(queries)
+        assert isinstance(answer, Prediction)
+        return answer
+
+    def fit_selector(self, train: Side, price: float, rng: np.random.Generator) -> Self:
+        """Keep the training side and the price that its votes depend on."""
+        self.train_, self.price_ = train, price
+        return self
+
+    def select(self, queries: Side) -> Positions:
+        """The model with most of the neighbours' votes. [n]."""
+        answer = self._answer(queries)
+        assert isinstance(answer, np.ndarray)
+        return answer
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the training side's embeddings and outcomes."""
+        return _n_bytes(self.train_)
+
+    def _answer(self, queries: Side) -> Prediction | Mixture | Positions:
+        job = FitJob(router=self, train=self.train_, queries=queries, rng=np.random.default_rng(0), price=self.price_)
+        return next(type(self).predict_many([job])).prediction
+
+    @classmethod
+    def predict_many(cls, jobs: Sequence[FitJob]) -> Iterator[Fitted]:
+        """One neighbour search at the largest k for all jobs of a similarity and split."""
+        tables: dict[tuple[int, float | None], _Table] = {}
+        for job in jobs:
+            if (id(job.train), job.price) not in tables:
+                tables[id(job.train), job.price] = _Table(job)
+        answers = [_Answer(job, tables[id(job.train), job.price]) for job in jobs]
+        searches: dict[tuple[str, int, int], list[_Answer]] = {}
+        for answer in answers:
+            key = (answer.router.similarity, id(answer.job.train), id(answer.job.queries))
+            searches.setdefault(key, []).append(answer)
+        shared = list(searches.values())
+        begin = perf_counter()
+        for found in nearest(
+            [
+                Search(
+                    similarity=group[0].router.similarity,
+                    train=group[0].job.train,
+                    queries=group[0].job.queries,
+                    k=max(answer.k for answer in group),
+                )
+                for group in shared
+            ]
+        ):
+            for answer in shared[found.search]:
+                answer.add(found.rows, found.index[:, : answer.k], found.similarity[:, : answer.k])
+        seconds = (perf_counter() - begin) / len(jobs)
+        for answer in answers:
+            yield answer.finish(seconds)
+
+
+class _Table:
+    """What the neighbours of one training side and price say: outcomes and whether observed, or votes."""
+
+    def __init__(self, job: FitJob) -> None:
+        begin = perf_counter()
+        scores, costs = job.train.outcomes
+        self.means = mean_outcomes(job.train)
+        if job.price is None:
+            observed = ~np.isnan(scores)
+            self.rows = np.hstack([np.where(observed, scores, 0.0), np.where(observed, costs, 0.0), observed])
+        else:
+            self.rows = spread_labels(scores, costs, job.price)
+        self.seconds = perf_counter() - begin
+
+
+class _Answer:
+    """One job's weighted sums of table rows, filled as neighbours are found."""
+
+    def __init__(self, job: FitJob, table: _Table) -> None:
+        assert isinstance(job.router, KNN)
+        self.job, self.router, self.table = job, job.router, table
+        if self.router.k is None:
+            raise RouterError("router 'knn': k is neither given nor tuned; give k.")
+        #: A tuned k may exceed the training side of a cross-validation fold.
+        self.k = min(self.router.k, job.train.n)
+        self.sums = np.empty((job.queries.n, table.rows.shape[1]))
+
+    def add(self, rows: Positions, index: Positions, similarity: npt.NDArray[np.float32]) -> None:
+        """Sum the neighbours' table rows by weight."""
+        self.sums[rows] = _weighted_sums(index, self._weights(similarity.astype(np.float64)), self.table.rows)
+
+    def _weights(self, similarity: Floats) -> Floats:
+        """Weights of the neighbours, up to a factor per row. [b, k]."""
+        if self.router.weights == "distance":
+            return 1.0 / np.maximum(np.sqrt(np.maximum(2.0 - 2.0 * similarity, 0.0)), COINCIDENT)
+        if self.router.weights == "softmax":
+            return np.exp((similarity - similarity[:, :1]) / self.router.tau)
+        return np.ones_like(similarity)
+
+    def finish(self, search_seconds: float) -> Fitted:
+        """Means, or the choice by votes, with what they cost."""
+        begin = perf_counter()
+        means = self.table.means
+        prediction: Prediction | Positions
+        if self.job.price is None:
+            scores, costs, weight = np.hsplit(self.sums, 3)
+            some, safe = weight > 0, np.where(weight > 0, weight, 1.0)
+            prediction = Prediction(
+                scores=np.where(some, scores / safe, means[0]), costs=np.where(some, costs / safe, means[1])
+            )
+        else:
+            votes = np.where(self.sums.sum(axis=1, keepdims=True) > 0, self.sums, self.table.rows.mean(axis=0))
+            total = votes.sum(axis=1, keepdims=True)
+            prediction = most_voted(votes / np.where(total > 0, total, 1.0), means[1])
+        return Fitted(
+            prediction=prediction,
+            fit_seconds=self.table.seconds,
+            route_seconds=search_seconds + perf_counter() - begin,
+            n_bytes=_n_bytes(self.job.train),
+        )
+
+
+def _n_bytes(train: Side) -> int:
+    scores, costs = train.outcomes
+    return train.n * int(train.embeddings[0].nbytes) + scores.nbytes + costs.nbytes
+
+
+def _weighted_sums(index: Positions, weights: Floats, table: Floats) -> Floats:
+    """Σ weights · table[index] of every row. [b, columns]."""
+    from scipy.sparse import csr_array
+
+    b, k = index.shape
+    matrix = csr_array((weights.ravel(), index.ravel(), np.arange(0, b * k + 1, k)), shape=(b, len(table)))
+    # From about an eighth of the training side on, a dense product is the faster one.
+    product: Floats = (matrix.toarray() if 8 * k > len(table) else matrix) @ table
+    return product

@@ -1,0 +1,68 @@
+"""Which queries train, validate and test? Hash-ordered groups of the source (protocol 1, Splits)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.benchmarks.base import Benchmark
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Positions of a benchmark's queries on each side, in canonical order."""
+
+    index: int
+    #: Training queries, whole rows or not. [n_train]
+    train: Positions
+    #: Validation queries with every model observed. [n_validation]
+    validation: Positions
+    #: Test queries with every model observed. [n_test]
+    test: Positions
+    #: Validation and test queries that were dropped because a model is not observed.
+    n_dropped: int
+
+
+def split_benchmark(benchmark: Benchmark, index: int, *, root_seed: int = 0, train_size: float = 1.0) -> Split:
+    """Cut one split.
+
+    Groups of the *source* are ordered by `sha256("s1|{root_seed}|{index}|{group}")`; of G the first 7G // 10 train,
+    up to 8G // 10 validate, the rest test. A nested training size keeps the first ceil(f * G_train) groups.
+
+    Args:
+        benchmark: The evaluated benchmark, possibly a task or pool of its source.
+        index: Split index, the `seed` of a result.
+        root_seed: Root seed of the sweep.
+        train_size: Fraction of the training groups to keep, in (0, 1].
+    """
+    rank = _ranks(benchmark.source_groups, root_seed, index)
+    total = len(rank)
+    n_train, n_held = 7 * total // 10, 8 * total // 10
+    kept = math.ceil(train_size * n_train - 1e-9)
+    ranks = np.array([rank[group] for group in benchmark.groups])
+    validation = (ranks >= n_train) & (ranks < n_held)
+    test = ranks >= n_held
+    complete = benchmark.complete
+    return Split(
+        index=index,
+        train=np.flatnonzero(ranks < kept),
+        validation=np.flatnonzero(validation & complete),
+        test=np.flatnonzero(test & complete),
+        n_dropped=int(((validation | test) & ~complete).sum()),
+    )
+
+
+@lru_cache(maxsize=128)  # tasks and pools of one source share the order
+def _ranks(groups: tuple[str, ...], root_seed: int, index: int) -> Mapping[str, int]:
+    def hashed(group: str) -> str:
+        return hashlib.sha256(f"s1|{root_seed}|{index}|{group}".encode()).hexdigest()
+
+    return {group: i for i, group in enumerate(sorted(groups, key=hashed))}
