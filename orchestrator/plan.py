@@ -132,7 +132,8 @@ def _resolve_router(entry: RouterEntry) -> _PlannedRouter:
     tuned = entry.tune if entry.tune is not None else bool(cls.tunables) and cls.tuned_by_default and not fixes_one
     if tuned and not free:
         raise RouterError(
-            f"routers: {entry.name!r}: `tune: true`, but nothing is left to tune ({', '.join(cls.tunables) or 'it has no tunables'})."
+            f"routers: {entry.name!r}: `tune: true`, but nothing is left to tune "
+            f"({', '.join(cls.tunables) or 'it has no tunables'})."
         )
     if entry.twin and not cls.needs_embedding:
         raise RouterError(
@@ -150,7 +151,8 @@ def _smallest_train(sweep: Sweep, evaluated: EvaluatedBenchmark, size: float) ->
     ]
     if min(sizes) == 0:
         raise PlanError(
-            f"benchmark {evaluated.name!r}: a split has no training query at train size {size}; it is too small to be split."
+            f"benchmark {evaluated.name!r}: a split has no training query at train size {size}; "
+            "it is too small to be split."
         )
     return min(sizes)
 

@@ -31,7 +31,7 @@ class BenchmarkEntry(_Strict):
     score: str = Field("score", description="Column of `outcomes` that holds the score.")
     tasks: Literal["all", "each", "each+all"] | list[str] = Field(
         "all",
-        description="`all` together, `each` task a benchmark named <name>/<task>, `each+all`, or a list of tasks taken together.",
+        description="`all` together, `each` as a benchmark named <name>/<task>, `each+all`, or a list taken together.",
     )
     models: list[str] | None = Field(None, description="Candidate models to keep.")
     family: str | None = Field(None, description="Keep the models of this family.")
@@ -118,7 +118,7 @@ class Sweep(_Strict):
     train_sizes: list[float] = Field([1.0], min_length=1, description="Fractions of the training side, nested.")
     reference: str | None = Field(
         None,
-        description="Router that verdicts compare against; default: `knn` if it is there, else the first router that reads no test outcome.",
+        description="Router that verdicts compare against; default `knn`, else the first that reads no test outcome.",
     )
     margin: float = Field(1.0, gt=0, description="Margin of equivalence in AUC points.")
     protocol: Protocol = Protocol()
@@ -183,7 +183,8 @@ class Sweep(_Strict):
             ) from error
         if not isinstance(data, dict):
             raise SweepError(
-                f"{path}: a sweep file is a mapping with `name`, `benchmarks` and `routers`; this is {type(data).__name__}."
+                f"{path}: a sweep file is a mapping with `name`, `benchmarks` and `routers`; "
+                f"this is {type(data).__name__}."
             )
         return cls.from_dict(data, where=str(path))
 
@@ -200,8 +201,8 @@ class Sweep(_Strict):
             raise SweepError(f"{where}: " + " ".join(_explain(error))) from error
 
     def as_dict(self) -> dict[str, Any]:
-        """The sweep as plain data, defaults filled in; what the database stores."""
-        return self.model_dump(by_alias=True, mode="json")
+        """The sweep as plain data, defaults filled in and keys in the file's order; what the database stores."""
+        return self.model_dump(by_alias=True, mode="json", exclude_none=True)
 
     @property
     def reference_router(self) -> str | None:
@@ -216,7 +217,7 @@ class Sweep(_Strict):
 
 
 def _explain(error: ValidationError) -> Iterator[str]:
-    models = {
+    models: dict[str, type[BaseModel]] = {
         "benchmarks": BenchmarkEntry,
         "protocol": Protocol,
         "resources": Resources,
@@ -257,5 +258,6 @@ def find_path(path: str, *, beside: Path | None) -> Path:
             return place
     tried = " and ".join(str(place) for place in places)
     raise SweepError(
-        f"benchmark path {path!r} is neither of {tried}; set ROADTEST_SHARED to the folder that holds it, or correct `path:`."
+        f"benchmark path {path!r} is neither of {tried}; set ROADTEST_SHARED to the folder that holds it, "
+        "or correct `path:`."
     )

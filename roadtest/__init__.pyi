@@ -1,17 +1,28 @@
-from orchestrator.api import compare as compare
-from orchestrator.api import leaderboard as leaderboard
-from orchestrator.api import query as query
-from orchestrator.api import results as results
-from orchestrator.api import run as run
-from orchestrator.run import RunSummary as RunSummary
-from orchestrator.sweep import Sweep as Sweep
-from workers.benchmarks.base import Benchmark as Benchmark
-from workers.benchmarks.base import Model as Model
+from orchestrator.api import compare, leaderboard, query, results, run
+from orchestrator.run import RunSummary
+from orchestrator.sweep import Sweep
+from workers.benchmarks.base import Benchmark, Model
 from workers.benchmarks.base import Source as BenchmarkSource
-from workers.encoders.base import Encoder as Encoder
-from workers.encoders.base import Input as Input
-from workers.errors import RouterError as RouterError
-from workers.routers.base import Mixture as Mixture
-from workers.routers.base import Prediction as Prediction
-from workers.routers.base import Router as Router
-from workers.routers.base import Side as Side
+from workers.encoders.base import Encoder, Input
+from workers.errors import RouterError
+from workers.routers.base import Mixture, Prediction, Router, Side
+
+__all__ = [
+    "Benchmark",
+    "BenchmarkSource",
+    "Encoder",
+    "Input",
+    "Mixture",
+    "Model",
+    "Prediction",
+    "Router",
+    "RouterError",
+    "RunSummary",
+    "Side",
+    "Sweep",
+    "compare",
+    "leaderboard",
+    "query",
+    "results",
+    "run",
+]

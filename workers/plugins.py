@@ -40,13 +40,16 @@ def discover(package: str, base: type[Any], group: str) -> dict[str, type[Any]]:
     for info in pkgutil.iter_modules(folder.__path__):
         module = importlib.import_module(f"{package}.{info.name}")
         for cls in vars(module).values():
-            if inspect.isclass(cls) and issubclass(cls, base) and cls.__module__ == module.__name__ and "name" in vars(cls):
+            ours = inspect.isclass(cls) and cls.__module__ == module.__name__
+            if ours and issubclass(cls, base) and "name" in vars(cls):
                 add(cls, module.__name__)
     for point in entry_points(group=group):
         try:
             cls = point.load()
         except Exception as error:
-            raise InputError(f"entry point {point.name!r} of group {group!r} ({point.value}) does not load: {error}") from error
+            raise InputError(
+                f"entry point {point.name!r} of group {group!r} ({point.value}) does not load: {error}"
+            ) from error
         if not (inspect.isclass(cls) and issubclass(cls, base) and isinstance(getattr(cls, "name", None), str)):
             raise InputError(
                 f"entry point {point.name!r} of group {group!r} ({point.value}) is not a {base.__name__} with a `name`."

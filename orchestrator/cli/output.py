@@ -8,7 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_json(value: Any) -> None:
@@ -26,12 +29,19 @@ def _clean(value: Any) -> Any:
     return value
 
 
+def console() -> Console:
+    """Standard output; a file or pipe, which has no width of its own, is 120 wide."""
+    from rich.console import Console
+
+    found = Console()
+    return found if found.is_terminal else Console(width=120)
+
+
 def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str | None = None) -> None:
     """Print rows of equal keys."""
     if as_json:
         print_json(list(rows))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -42,10 +52,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str |
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_shown(row[column])) for column in columns))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a file or pipe has no width of its own
-    console.print(table if rows else "(no rows)")
+    console().print(table if rows else "(no rows)")
 
 
 def _shown(value: Any) -> str:
@@ -68,7 +75,7 @@ class _JsonLines(logging.Formatter):
 
 
 class _PlainLines(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 

@@ -41,8 +41,7 @@ def report(
 
 def show_report(store: Store, sweep: str, out: Path) -> None:
     """Print a sweep's report and write its page."""
-    from rich.console import Console
-
+    from orchestrator.cli.output import console
     from orchestrator.reports import html, terminal
     from orchestrator.store import reading
 
@@ -51,12 +50,11 @@ def show_report(store: Store, sweep: str, out: Path) -> None:
         results = reading.results_frame(session, sweep)
         frontier = reading.frontier_frame(session, sweep)
         models = reading.models_frame(session, sweep)
-    console = Console()
-    terminal.print_report(console, facts, results)
+    terminal.print_report(console(), facts, results)
     out.mkdir(parents=True, exist_ok=True)
     page = out / f"{sweep}.html"
     page.write_text(html.render(facts, results, frontier, models), encoding="utf-8")
-    console.print(f"Report: {page.resolve()}", soft_wrap=True, highlight=False)
+    typer.echo(f"Report: {page.resolve()}")
 
 
 def compare(
@@ -69,10 +67,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two routers: differences by split, Nadeau-Bengio intervals, verdict."""
-    from rich.console import Console
-
     from orchestrator.analysis import compare as compare_pair
-    from orchestrator.cli.output import print_json
+    from orchestrator.cli.output import console, print_json
     from orchestrator.reports import terminal
     from orchestrator.store import open_store, reading
 
@@ -88,7 +84,7 @@ def compare(
     if as_json:
         print_json([row.as_dict() for row in rows])
     else:
-        terminal.print_comparisons(Console(), rows)
+        terminal.print_comparisons(console(), rows)
 
 
 def sql(

@@ -125,7 +125,8 @@ def run(
             )
         elif summary.exit_code == 1:
             typer.echo(
-                f"{summary.number('failed', 'quarantined')} units failed, {summary.number('ready', 'invalidated')} wait for one that did; "
+                f"{summary.number('failed', 'quarantined')} units failed, "
+                f"{summary.number('ready', 'invalidated')} wait for one that did; "
                 f"`roadtest status` names them, `roadtest retry` tries again. Log: {log}",
                 err=True,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.analysis.comparisons import Comparison
-from orchestrator.analysis.sentences import points
+from orchestrator.analysis.sentences import comparison_sentence, points
 from orchestrator.analysis.verdicts import Kind
 from orchestrator.reports.content import METRIC_TITLES, PanelContent, assemble
 from orchestrator.reports.words import GLYPHS, NOTHING, difference, interval, number, p, spread
@@ -43,6 +43,29 @@ def print_report(console: Console, sweep: Mapping[str, Any], results: pd.DataFra
             console.print(Text(f"{content.reference} has no result here, so nothing is compared with it."))
     console.print()
     console.print(Padding(Text(content.sentence, style="bold"), (0, 1)))
+
+
+def print_comparisons(console: Console, rows: Sequence[Comparison]) -> None:
+    """Print one pair's comparisons: the numbers of every benchmark and metric, then a sentence for each judged one."""
+    table = _table(f"{rows[0].candidate} − {rows[0].reference}, margin ±{rows[0].margin:g}")
+    table.add_column("benchmark")
+    table.add_column("encoder")
+    table.add_column("metric")
+    for head in ("difference", "95 % interval", "p", "detectable", "splits"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for row in rows:
+        encoder = f"{row.encoder or NOTHING}{'' if row.formulation == 'utility' else f', {row.formulation}'}"
+        table.add_row(
+            Text(row.benchmark), Text(encoder), METRIC_TITLES[row.metric], difference(row.difference),
+            interval(row.test.ci95 if row.test else None), p(row.test.p if row.test else None), number(row.detectable),
+            str(row.n_splits), verdict(row),
+        )  # fmt: skip
+    console.print()
+    console.print(table)
+    for row in rows:
+        if row.metric != "auc_path":
+            console.print(Padding(Text(comparison_sentence(row)), (0, 1)))
 
 
 def leaderboard(content: PanelContent) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,7 +60,8 @@ def expire_dead(session: Session, host: str) -> int:
     ):
         if not _lives(row):
             freed += session.run(
-                "UPDATE unit SET lease_expires = 0 WHERE coordinator_id = :c AND state = 'running' AND lease_expires > 0",
+                """UPDATE unit SET lease_expires = 0
+                   WHERE coordinator_id = :c AND state = 'running' AND lease_expires > 0""",
                 c=row["id"],
             ).rowcount
     return freed
@@ -72,7 +72,8 @@ def _lives(row: Mapping[str, Any]) -> bool:
         return False
     try:
         process = psutil.Process(row["pid"])
-        return abs(process.create_time() - row["process_started"]) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(process.create_time() - row["process_started"]) < 1.0
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
@@ -206,7 +207,8 @@ def move(session: Session, ids: Sequence[int], *, to: str, reason: str | None) -
     for batch in chunks(ids, 10_000):
         marks, bound = session.in_list("u", batch)
         session.run(
-            f"UPDATE unit SET state = :to, reason = :reason, n_failures = 0, n_deaths = 0, lease_expires = NULL WHERE id IN {marks}",
+            f"""UPDATE unit SET state = :to, reason = :reason, n_failures = 0, n_deaths = 0, lease_expires = NULL
+                WHERE id IN {marks}""",
             to=to,
             reason=reason,
             **bound,

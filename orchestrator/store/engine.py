@@ -93,7 +93,8 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         if mode != "wal":
             raise DatabaseError(
-                f"{path}: this file system gives SQLite no write-ahead log (journal mode {mode!r}); put the database on a local disk."
+                f"{path}: this file system gives SQLite no write-ahead log (journal mode {mode!r}); "
+                "put the database on a local disk."
             )
 
     if not read_only:

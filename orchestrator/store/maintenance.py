@@ -13,11 +13,27 @@ from orchestrator.store.store import open_store
 
 #: What must hold between tables: a query that counts offenders, and what they are.
 _INVARIANTS = (
-    ("SELECT count(*) FROM unit u WHERE u.state = 'done' AND u.kind = 'evaluate' AND NOT EXISTS (SELECT 1 FROM metric m WHERE m.unit_id = u.id)", "done units without metrics"),
-    ("SELECT count(*) FROM unit u WHERE u.state <> 'done' AND EXISTS (SELECT 1 FROM metric m WHERE m.unit_id = u.id)", "unfinished units with metrics"),
-    ("SELECT count(*) FROM unit u WHERE u.state = 'done' AND u.kind = 'embed' AND NOT EXISTS (SELECT 1 FROM artifact a WHERE a.unit_id = u.id)", "done slices without an artefact"),
-    ("SELECT count(*) FROM (SELECT unit_id FROM attempt WHERE outcome = 'done' GROUP BY unit_id, epoch HAVING count(*) > 1) twice", "claims that were completed twice"),
-)  # fmt: skip
+    (
+        """SELECT count(*) FROM unit u WHERE u.state = 'done' AND u.kind = 'evaluate'
+           AND NOT EXISTS (SELECT 1 FROM metric m WHERE m.unit_id = u.id)""",
+        "done units without metrics",
+    ),
+    (
+        """SELECT count(*) FROM unit u WHERE u.state <> 'done'
+           AND EXISTS (SELECT 1 FROM metric m WHERE m.unit_id = u.id)""",
+        "unfinished units with metrics",
+    ),
+    (
+        """SELECT count(*) FROM unit u WHERE u.state = 'done' AND u.kind = 'embed'
+           AND NOT EXISTS (SELECT 1 FROM artifact a WHERE a.unit_id = u.id)""",
+        "done slices without an artefact",
+    ),
+    (
+        """SELECT count(*) FROM (SELECT unit_id FROM attempt WHERE outcome = 'done'
+                                GROUP BY unit_id, epoch HAVING count(*) > 1) twice""",
+        "claims that were completed twice",
+    ),
+)
 
 
 def upgrade(url: str | None) -> str:

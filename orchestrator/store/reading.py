@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -59,7 +60,14 @@ def sweep_facts(session: Session, name: str, shown: str) -> dict[str, Any]:
             s=row["id"],
         )
     ]
-    return {**row, "spec": json.loads(row["spec"]), "environments": environments, "url_shown": shown}
+    moment = datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {
+        **row,
+        "spec": json.loads(row["spec"]),
+        "created_at": moment,
+        "environments": environments,
+        "url_shown": shown,
+    }
 
 
 def results_frame(session: Session, sweep: str) -> pd.DataFrame:
@@ -85,19 +93,22 @@ def frontier_frame(session: Session, sweep: str) -> pd.DataFrame:
 
 
 def models_frame(session: Session, sweep: str) -> pd.DataFrame:
-    """Candidate models of a sweep's benchmarks with mean observed score and cost / c_ref."""
+    """Candidate models of a sweep's benchmarks: mean observed score, mean observed cost in USD, and cost 1 in USD."""
+    spec = json.loads(session.one("SELECT spec FROM sweep WHERE name = :s", s=sweep))
+    dearest = spec["protocol"]["cost_normalizer"] == "dearest_mean"
+    reference = "max(b.c_ref)" if dearest else "max(max(o.cost)) OVER (PARTITION BY names.benchmark)"
     return _frame(
         session,
-        """SELECT names.benchmark, m.name AS model, m.family, avg(o.score) AS mean_score,
-                  CASE WHEN max(b.c_ref) > 0 THEN avg(o.cost) / max(b.c_ref) ELSE 0 END AS mean_cost
-           FROM (SELECT DISTINCT su.benchmark, u.benchmark_id FROM sweep_unit su
-                 JOIN sweep s ON s.id = su.sweep_id JOIN unit u ON u.id = su.unit_id
-                 WHERE s.name = :s AND u.kind = 'evaluate') names
-           JOIN benchmark b ON b.id = names.benchmark_id
-           JOIN model m ON m.benchmark_id = b.id
-           JOIN outcome o ON o.model_id = m.id
-           GROUP BY names.benchmark, m.id, m.name, m.family, m.position
-           ORDER BY names.benchmark, m.position""",
+        f"""SELECT names.benchmark, m.name AS model, m.family, avg(o.score) AS mean_score, avg(o.cost) AS mean_cost,
+                   {reference} AS c_ref
+            FROM (SELECT DISTINCT su.benchmark, u.benchmark_id FROM sweep_unit su
+                  JOIN sweep s ON s.id = su.sweep_id JOIN unit u ON u.id = su.unit_id
+                  WHERE s.name = :s AND u.kind = 'evaluate') names
+            JOIN benchmark b ON b.id = names.benchmark_id
+            JOIN model m ON m.benchmark_id = b.id
+            JOIN outcome o ON o.model_id = m.id
+            GROUP BY names.benchmark, m.id, m.name, m.family, m.position
+            ORDER BY names.benchmark, m.position""",
         s=sweep,
     )
 
@@ -124,7 +135,8 @@ def check_query(sql: str) -> str:
     words = bare.split(maxsplit=1)
     if not words or words[0].lower() not in _READING:
         raise QueryError(
-            f"`roadtest sql` only reads: begin with SELECT, WITH, VALUES or EXPLAIN, not {words[0] if words else 'nothing'!r}."
+            "`roadtest sql` only reads: begin with SELECT, WITH, VALUES or EXPLAIN, "
+            f"not {words[0] if words else 'nothing'!r}."
         )
     return sql.strip().rstrip(";")
 
@@ -172,7 +184,8 @@ def status(session: Session, sweep: str) -> dict[str, Any]:
     """How far a sweep is: counts, live coordinators, the newest failures."""
     counts = session.rows("SELECT kind, state, n FROM progress WHERE sweep = :s ORDER BY kind, state", s=sweep)
     running = session.rows(
-        f"""SELECT c.id, c.host, c.pid, c.started_at, count(*) AS units, min(u.lease_expires) - {session.now} AS lease_seconds
+        f"""SELECT c.id, c.host, c.pid, c.started_at, count(*) AS units,
+                   min(u.lease_expires) - {session.now} AS lease_seconds
             FROM coordinator c JOIN unit u ON u.coordinator_id = c.id AND u.state = 'running'
             JOIN sweep s ON s.id = c.sweep_id WHERE s.name = :s GROUP BY c.id, c.host, c.pid, c.started_at""",
         s=sweep,

@@ -157,7 +157,7 @@ def put_environment(session: Session, facts: Mapping[str, Any]) -> int:
 
 def put_sweep(session: Session, name: str, spec: Mapping[str, Any], *, reference: str | None, margin: float) -> int:
     """Store or renew a sweep's specification; return its id. A change of it is an event."""
-    now, written = session.time(), canonical_json(spec)
+    now, written = session.time(), json.dumps(spec, ensure_ascii=False)  # in the order of the file
     values = {"name": name, "spec": written, "reference": reference, "margin": margin}
     session.insert(t.sweep, [{**values, "created_at": now, "updated_at": now}], ignore_conflicts=True)
     row = session.rows("SELECT id, spec FROM sweep WHERE name = :n", n=name)[0]
@@ -175,7 +175,7 @@ def put_sweep(session: Session, name: str, spec: Mapping[str, Any], *, reference
 
 
 def put_units(
-    session: Session, sweep_id: int, units: Sequence[Mapping[str, Any]], names: Sequence[Mapping[str, Any]]
+    session: Session, sweep_id: int, units: Sequence[dict[str, Any]], names: Sequence[Mapping[str, Any]]
 ) -> None:
     """Store units that are not there yet and make them the sweep's, in this order.
 

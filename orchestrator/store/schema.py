@@ -75,8 +75,8 @@ def require(engine: Engine, shown: str, *, path: Path | None, may_write: bool) -
         return
     if not known(revision):
         raise SchemaError(
-            f"{shown} has schema revision {revision!r}, which this version of roadtest does not know (it needs {head()!r}): "
-            "a newer version wrote it. Install that version, or name another database with --db."
+            f"{shown} has schema revision {revision!r}, which this version of roadtest does not know "
+            f"(it needs {head()!r}): a newer version wrote it. Install that one, or name another database with --db."
         )
     if path is None or not may_write:
         raise SchemaError(

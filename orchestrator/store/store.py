@@ -133,7 +133,8 @@ def open_store(url: str | None = None, *, create: bool = True) -> Store:
     if path is not None:
         if not create and not path.exists():
             raise DatabaseError(
-                f"there is no database at {path.resolve()}; `roadtest run SWEEP` makes one, `--db` or ROADTEST_DB names another."
+                f"there is no database at {path.resolve()}; `roadtest run SWEEP` makes one, "
+                "`--db` or ROADTEST_DB names another."
             )
         if create and not path.resolve().parent.is_dir():
             raise DatabaseError(

@@ -1,4 +1,4 @@
-"""Which tables are there? (design 5; the schema's public face is the views.)
+"""Which tables are there? The schema's public face is the views.
 
 Times are seconds since 1970 in UTC, taken from the database's clock. JSON travels as text, the same on both databases.
 """

@@ -154,7 +154,7 @@ class Router:
         """Draw the configurations to try: the paper's setting first, the query-blind limit among them.
 
         Args:
-            n_train: Queries on the full training side.
+            n_train: Queries of the training side that the choice will be fitted on.
             budget: Number of configurations, at least 2.
             fixed: Parameters that are not tuned.
             rng: Stream that depends on the router's name and the split.

@@ -1,4 +1,9 @@
-"""What does a small neural network per model learn? All models of one fit train as one batch of networks."""
+"""What does a small neural network per model learn? All models of one fit train as one batch of networks.
+
+Fits of several splits are not batched further: on one thread a step is bound by arithmetic (measured per fit and step,
+alone / 8 fits together / 20: 6.3 / 5.5 / 5.8 ms at d = 384 with 11 models, 1.3 / 1.2 / 1.3 ms at d = 64 with 6), and a
+fit alone cannot depend on its company.
+"""
 
 from __future__ import annotations
 
