@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.plan import Plan, PlannedUnit, unit_row
+from orchestrator.plan import Plan, PlannedUnit, source_digest, unit_row
 from orchestrator.store import Session, Store, registry
+
+log = logging.getLogger("roadtest.enlist")
 
 
 def enlist(store: Store, plan: Plan) -> int:
@@ -45,7 +48,25 @@ def enlist(store: Store, plan: Plan) -> int:
             rows.append(unit_row(planned, ids))
             names.append(_names(planned))
         registry.put_units(session, sweep_id, rows, names)
+        _warn_of_changed_sources(session, sweep_id)
     return sweep_id
+
+
+def _warn_of_changed_sources(session: Session, sweep_id: int) -> None:
+    """Say so when results were computed by another source of a router under the same version; never re-key silently."""
+    for row in session.rows(
+        """SELECT u.router, u.router_source, count(*) AS n FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
+           WHERE su.sweep_id = :s AND u.state = 'done' AND u.router_source IS NOT NULL
+           GROUP BY u.router, u.router_source""",
+        s=sweep_id,
+    ):
+        if row["router_source"] != source_digest(row["router"]):
+            message = (
+                f"the file of router {row['router']!r} changed since {row['n']} results of this sweep were computed, "
+                "its version did not; if it gives other results now, raise `version`, or `roadtest invalidate` them"
+            )
+            log.warning(message)
+            registry.put_event(session, "source_changed", message)
 
 
 def _names(planned: PlannedUnit) -> dict[str, str | None]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
@@ -96,6 +100,11 @@ def plan_sweep(sweep: Sweep, benchmarks: Sequence[EvaluatedBenchmark], encoders:
         EncoderError: An encoder that cannot read these inputs or is not installed.
     """
     chosen = [_resolve_router(entry) for entry in sweep.routers]
+    for router in chosen:
+        if router.entry.name == sweep.reference and router.cls.privileged:
+            raise PlanError(
+                f"reference: {sweep.reference!r} reads test outcomes, so no verdict can rest on it; name a router."
+            )
     if not encoders and any(router.cls.needs_embedding for router in chosen):
         first = next(router for router in chosen if router.cls.needs_embedding)
         raise PlanError(f"router {first.entry.name!r} needs an embedding; name at least one encoder under `encoders:`.")
@@ -135,10 +144,8 @@ def _resolve_router(entry: RouterEntry) -> _PlannedRouter:
             f"routers: {entry.name!r}: `tune: true`, but nothing is left to tune "
             f"({', '.join(cls.tunables) or 'it has no tunables'})."
         )
-    if entry.twin and not cls.needs_embedding:
-        raise RouterError(
-            f"routers: {entry.name!r}: `twin: true`, but {cls.name!r} reads no embedding, so it has no blind twin."
-        )
+    if entry.twin:
+        cls.check_twin()
     if tuned:
         params = {name: value for name, value in params.items() if name not in free}
     return _PlannedRouter(entry=entry, cls=cls, params=params, tuned=tuned)
@@ -308,6 +315,13 @@ def _evaluate_spec(
     }
 
 
+@cache
+def source_digest(router: str) -> str | None:
+    """sha256 of the file that defines a router: part of no key, but its change under one version is warned of."""
+    path = inspect.getsourcefile(router_class(router))
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
+
+
 def unit_row(planned: PlannedUnit, ids: Mapping[str, Any]) -> dict[str, Any]:
     """The unit's row for the database.
 
@@ -329,6 +343,7 @@ def unit_row(planned: PlannedUnit, ids: Mapping[str, Any]) -> dict[str, Any]:
         "twin": False,
         "privileged": False,
         "query_blind": False,
+        "router_source": None,
         "formulation": None,
         "seed": None,
         "root_seed": None,
@@ -343,6 +358,7 @@ def unit_row(planned: PlannedUnit, ids: Mapping[str, Any]) -> dict[str, Any]:
             "twin": unit.twin,
             "privileged": cls.privileged,
             "query_blind": cls.query_blind,
+            "router_source": source_digest(unit.router),
             "formulation": unit.formulation,
             "seed": unit.split,
             "root_seed": unit.root_seed,

@@ -151,6 +151,7 @@ def upgrade() -> None:
         sa.Column("twin", sa.Boolean(name="twin_is_boolean"), nullable=False),
         sa.Column("privileged", sa.Boolean(name="privileged_is_boolean"), nullable=False),
         sa.Column("query_blind", sa.Boolean(name="query_blind_is_boolean"), nullable=False),
+        sa.Column("router_source", sa.String(length=64), nullable=True),
         sa.Column("formulation", sa.String(length=16), nullable=True),
         sa.Column("seed", sa.Integer(), nullable=True),
         sa.Column("root_seed", sa.BigInteger(), nullable=True),

@@ -185,6 +185,8 @@ unit = Table(
     Column("twin", Boolean(name="twin_is_boolean"), nullable=False, default=False),
     Column("privileged", Boolean(name="privileged_is_boolean"), nullable=False, default=False),
     Column("query_blind", Boolean(name="query_blind_is_boolean"), nullable=False, default=False),
+    # sha256 of the file that defined the router when the unit was planned.
+    Column("router_source", String(64)),
     Column("formulation", String(16)),
     Column("seed", Integer),
     Column("root_seed", BigInteger),
