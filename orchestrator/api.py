@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.run import ExecutorName, RunSummary, load_plan, run_plan
-from orchestrator.store import Session, Store, open_store, reading
+from orchestrator.store import Session, Store, check_home, home_folder, open_store, reading
 from orchestrator.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -40,9 +40,10 @@ def run(
     """
     beside = None if isinstance(sweep, Sweep) else Path(sweep).resolve().parent
     asked = sweep if isinstance(sweep, Sweep) else Sweep.from_yaml(sweep)
+    plan = load_plan(asked, home=home_folder(db), beside=beside)
+    check_home(home_folder(db))
     store = open_store(db)
     try:
-        plan = load_plan(asked, home=store.home, beside=beside)
         return run_plan(store, plan, executor=executor, workers=workers, address=address)
     finally:
         store.close()

@@ -99,9 +99,13 @@ def _by_task(entry: BenchmarkEntry, whole: Benchmark, source: Benchmark) -> list
         return [one(whole.restrict(tasks=entry.tasks), entry.tasks[0] if len(entry.tasks) == 1 else None)]
     each = []
     if entry.tasks in ("each", "each+all"):
-        each = [
-            one(whole.restrict(name=f"{entry.name}/{task}", tasks=[task]), task) for task in sorted(set(whole.tasks))
-        ]
+        tasks = sorted(set(whole.tasks) - {""})
+        if not tasks:
+            raise SweepError(
+                f"benchmark {entry.name!r}: `tasks: {entry.tasks}`, but its queries name no task; add a column `task`, "
+                "or write `tasks: all`."
+            )
+        each = [one(whole.restrict(name=f"{entry.name}/{task}", tasks=[task]), task) for task in tasks]
     return each if entry.tasks == "each" else [*each, one(whole, None)]
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from orchestrator.errors import OrchestratorError
-from orchestrator.store import open_store
-from orchestrator.store.engine import resolve_url
-from orchestrator.store.store import home_folder
+from orchestrator.errors import HomeError, OrchestratorError
+from orchestrator.store import check_home, home_folder, open_store
+from orchestrator.store.engine import resolve_url, shown, sqlite_path
 
 #: Packages without which a run cannot start.
 NEEDED = ("ray", "torch", "sentence-transformers", "scikit-learn", "sqlalchemy", "alembic")
@@ -48,33 +45,26 @@ def _versions() -> Iterator[Finding]:
 def _database(url: str | None) -> Iterator[Finding]:
     try:
         resolved = resolve_url(url)
-        shown = resolved.render_as_string(hide_password=True)
-        path = Path(resolved.database or "") if resolved.get_backend_name() == "sqlite" else None
+        name, path = shown(resolved), sqlite_path(resolved)
         if path is not None and not path.exists():
             yield Finding(
-                name="database", ok=path.resolve().parent.is_dir(), detail=f"{shown}: not there yet, a run makes it"
+                name="database", ok=path.resolve().parent.is_dir(), detail=f"{name}: not there yet, a run makes it"
             )
         else:
             store = open_store(url, create=False)
             with store.read() as session:
                 n = session.one("SELECT count(*) FROM unit")
             store.close()
-            yield Finding(name="database", ok=True, detail=f"{shown}: {n} units")
+            yield Finding(name="database", ok=True, detail=f"{name}: {n} units")
     except OrchestratorError as error:
         yield Finding(name="database", ok=False, detail=str(error))
         return
-    home = home_folder(path)
-    existing = next(folder for folder in (home, *home.resolve().parents) if folder.exists())
-    yield _writable(existing, home)
+    home = home_folder(url)
+    try:
+        existing = check_home(home)
+    except HomeError as error:
+        yield Finding(name="home", ok=False, detail=str(error))
+        return
+    yield Finding(name="home", ok=True, detail=str(home))
     free = shutil.disk_usage(existing).free
     yield Finding(name="free disk", ok=free > LITTLE_DISK, detail=f"{free / 1e9:.1f} GB at {existing}")
-
-
-def _writable(existing: Path, home: Path) -> Finding:
-    probe = existing / f".roadtest-{uuid.uuid4().hex}"
-    try:
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        return Finding(name="home", ok=False, detail=f"{home} cannot be written: {error.strerror}; set ROADTEST_HOME")
-    return Finding(name="home", ok=True, detail=str(home))

@@ -45,6 +45,8 @@ def connect(address: str | None, *, workers: int | None) -> bool:
             )
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    except SystemExit:  # Ray's own answer to SIGTERM while it starts
+        raise KeyboardInterrupt from None
     except Exception as error:
         where = f"the cluster at {address}" if address else "a local Ray"
         raise RunError(f"{where} cannot be used ({error}). `--executor local` runs without Ray.") from error

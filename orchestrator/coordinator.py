@@ -27,6 +27,9 @@ from workers.units import EmbedUnit, EvaluateUnit, UnitFailure
 
 log = logging.getLogger("roadtest.coordinator")
 
+#: Seconds between two looks at what other coordinators left.
+OTHERS_SECONDS = 0.5
+
 
 class Progress(Protocol):
     """Whoever wants to show how far a run is."""
@@ -94,7 +97,8 @@ class Coordinator:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def __post_init__(self) -> None:
-        self._stop = threading.Event()
+        # A plain flag: a signal handler that sets an Event can meet its lock in the hands of the thread it interrupts.
+        self._stop = False
         self._ended = threading.Event()
         self._by_key = {planned.key: planned for planned in self.plan.units}
         self._backlog: deque[Claimed] = deque()
@@ -111,12 +115,12 @@ class Coordinator:
 
     def stop(self) -> None:
         """Ask the loop to hand back what it holds and end; safe in a signal handler."""
-        self._stop.set()
+        self._stop = True
 
     @property
     def stopped(self) -> bool:
         """Whether someone asked for the end."""
-        return self._stop.is_set()
+        return self._stop
 
     def run(self) -> dict[tuple[str, str], int]:
         """Work the sweep off; returns its units by (kind, state).
@@ -151,17 +155,16 @@ class Coordinator:
             self._flush_if_due()
             if not self._flights and not self._backlog:
                 self._flush()
-                if not self._fill() and not self._others_run():
+                if not self._fill() and not self._others_work():
                     return
 
-    def _others_run(self) -> bool:
-        """Whether other coordinators hold units of this sweep; waits a little if so."""
+    def _others_work(self) -> bool:
+        """Whether another coordinator works on this sweep or has just left units to claim; waits a little if so."""
         with self.store.read() as session:
-            self._counts = claims.counts(session, self.sweep_id)
-        running = any(state == "running" for _, state in self._counts)
-        if running:
-            self._stop.wait(0.5)
-        return running
+            left = claims.unfinished(session, self.sweep_id)
+        if left:
+            time.sleep(OTHERS_SECONDS)
+        return left > 0
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -187,6 +190,11 @@ class Coordinator:
                 lease=self.pace.lease,
             )
             self._load_durations(session)
+        if any(row["key"] not in self._by_key for row in rows):
+            raise RunError(
+                f"sweep {self.plan.sweep.name!r} was given another specification while this run worked on it; "
+                "what is done is kept: run the file again that is meant."
+            )
         self._backlog.extend(
             Claimed(unit_id=row["id"], epoch=row["epoch"], planned=self._by_key[row["key"]]) for row in rows
         )
@@ -278,20 +286,20 @@ class Coordinator:
                 "What is done is kept; mend it and run the same command again."
             )
         if report.died is not None:
-            self._bury(flight, report.died)
+            # Ctrl-C reaches a terminal's whole process group: such a death says nothing about a unit.
+            if not self.stopped:
+                self._bury(flight, report.died)
             return
         damaged = False
         for claimed, result in zip(flight.units, report.results, strict=True):
+            unit_context = {"unit": claimed.planned.key}
             if isinstance(result, UnitFailure):
                 damaged |= result.kind == "artifact"
                 log.warning(
-                    "unit %s (%s) failed: %s: %s",
-                    claimed.planned.key,
-                    _label(claimed.planned),
-                    result.kind,
-                    result.message,
+                    "%s failed: %s: %s", _label(claimed.planned), result.kind, result.message, extra=unit_context
                 )
             else:
+                log.info("%s done in %.3f s", _label(claimed.planned), result.seconds, extra=unit_context)
                 self._learn(claimed.planned, result.seconds)
             self._finish(flight, claimed, result, report)
         if damaged:
@@ -377,10 +385,11 @@ class Coordinator:
         with self.store.begin() as session:
             for unit_id, reason in lost:
                 log.warning("embedding again: %s", reason)
-                session.run(
+                reopened = session.run(
                     "UPDATE unit SET state = 'ready', reason = :r WHERE id = :u AND state = 'done'", u=unit_id, r=reason
                 )
-                registry.put_event(session, "artifact_lost", reason, coordinator_id=self.id, unit_id=unit_id)
+                if reopened.rowcount:
+                    registry.put_event(session, "artifact_lost", reason, coordinator_id=self.id, unit_id=unit_id)
 
     # -- down --------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,14 @@ class DatabaseError(OrchestratorError):
     """The database cannot be used."""
 
 
+class NoDatabaseError(DatabaseError):
+    """There is no roadtest database yet; `roadtest run SWEEP` makes one."""
+
+
+class HomeError(OrchestratorError):
+    """The folder of artefacts, imported benchmarks and logs cannot be used; set ROADTEST_HOME."""
+
+
 class SchemaError(DatabaseError):
     """The database has another schema than this version of roadtest; run `roadtest db upgrade`."""
 

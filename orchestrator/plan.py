@@ -105,15 +105,24 @@ def plan_sweep(sweep: Sweep, benchmarks: Sequence[EvaluatedBenchmark], encoders:
             raise PlanError(
                 f"reference: {sweep.reference!r} reads test outcomes, so no verdict can rest on it; name a router."
             )
+        if not set(router.cls.formulations) & set(sweep.formulation):
+            raise PlanError(
+                f"router {router.entry.name!r} has no {' or '.join(sweep.formulation)} formulation; "
+                f"remove it, or add {router.cls.formulations[0]!r} to `formulation:`."
+            )
     if not encoders and any(router.cls.needs_embedding for router in chosen):
         first = next(router for router in chosen if router.cls.needs_embedding)
         raise PlanError(f"router {first.entry.name!r} needs an embedding; name at least one encoder under `encoders:`.")
     if not any(router.cls.needs_embedding for router in chosen):
         encoders = ()
+    names = [evaluated.name for evaluated in benchmarks]
+    for name in names:
+        if names.count(name) > 1:
+            raise PlanError(f"benchmarks: two are named {name!r}, one of them a task; give one another `name:`.")
     embeddings: dict[tuple[int, str], Embedding] = {}
     units: list[PlannedUnit] = []
     for evaluated in benchmarks:
-        smallest = {size: _smallest_train(sweep, evaluated, size) for size in {1.0, *sweep.train_sizes}}
+        n_train = _training_sizes(sweep, evaluated)
         for encoder in (None, *encoders):
             embedding = None
             if encoder is not None:
@@ -124,7 +133,7 @@ def plan_sweep(sweep: Sweep, benchmarks: Sequence[EvaluatedBenchmark], encoders:
             for router, formulation in product(chosen, sweep.formulation):
                 if router.cls.needs_embedding == (encoder is None):
                     continue
-                units += _evaluate_units(sweep, evaluated, embedding, router, formulation, smallest)
+                units += _evaluate_units(sweep, evaluated, embedding, router, formulation, n_train)
     distinct = {embedding.digest: embedding for embedding in embeddings.values()}
     embeds = [planned for embedding in distinct.values() for planned in _embed_units(embedding)]
     return Plan(sweep=sweep, benchmarks=tuple(benchmarks), embeddings=tuple(distinct.values()), units=(*embeds, *units))
@@ -151,17 +160,18 @@ def _resolve_router(entry: RouterEntry) -> _PlannedRouter:
     return _PlannedRouter(entry=entry, cls=cls, params=params, tuned=tuned)
 
 
-def _smallest_train(sweep: Sweep, evaluated: EvaluatedBenchmark, size: float) -> int:
-    sizes = [
-        len(split_benchmark(evaluated.benchmark, seed, root_seed=sweep.root_seed, train_size=size).train)
-        for seed in range(sweep.seeds)
-    ]
-    if min(sizes) == 0:
-        raise PlanError(
-            f"benchmark {evaluated.name!r}: a split has no training query at train size {size}; "
-            "it is too small to be split."
-        )
-    return min(sizes)
+def _training_sizes(sweep: Sweep, evaluated: EvaluatedBenchmark) -> dict[tuple[float, int], int]:
+    """Queries on the training side by training size and split index."""
+    sizes: dict[tuple[float, int], int] = {}
+    for size, seed in product(sorted({1.0, *sweep.train_sizes}), range(sweep.seeds)):
+        split = split_benchmark(evaluated.benchmark, seed, root_seed=sweep.root_seed, train_size=size)
+        sizes[size, seed] = len(split.train)
+        if not len(split.train):
+            raise PlanError(
+                f"benchmark {evaluated.name!r}: split {seed} has no training query at train size {size}; "
+                "it is too small to be split."
+            )
+    return sizes
 
 
 def _embedding(evaluated: EvaluatedBenchmark, encoder: NamedEncoder) -> Embedding:
@@ -213,7 +223,7 @@ def _evaluate_units(
     embedding: Embedding | None,
     router: _PlannedRouter,
     formulation: Formulation,
-    smallest: Mapping[float, int],
+    n_train: Mapping[tuple[float, int], int],
 ) -> list[PlannedUnit]:
     if formulation not in router.cls.formulations:
         return []
@@ -221,8 +231,9 @@ def _evaluate_units(
     planned = []
     missing = [need for need in router.cls.needs if not _offers(evaluated, need)]
     for twin, size in product((False, True) if router.entry.twin else (False,), sweep.train_sizes):
-        skipped = f"needs {', '.join(missing)}" if missing else _too_small(evaluated, router, smallest, size)
         for seed in range(sweep.seeds):
+            # By the unit's own split: what is skipped must depend on nothing that is not in its key.
+            skipped = f"needs {', '.join(missing)}" if missing else _too_small(evaluated, router, n_train, size, seed)
             spec = _evaluate_spec(sweep, evaluated, embedding, router, formulation, twin, size, seed)
             unit = EvaluateUnit(
                 key=unit_key(spec),
@@ -257,15 +268,19 @@ def _offers(evaluated: EvaluatedBenchmark, need: str) -> bool:
 
 
 def _too_small(
-    evaluated: EvaluatedBenchmark, router: _PlannedRouter, smallest: Mapping[float, int], size: float
+    evaluated: EvaluatedBenchmark,
+    router: _PlannedRouter,
+    n_train: Mapping[tuple[float, int], int],
+    size: float,
+    seed: int,
 ) -> str | None:
     instance = router.cls(**router.params)
     try:
-        instance.check(n_train=smallest[1.0])
+        instance.check(n_train=n_train[1.0, seed])
     except RouterError as error:
         raise PlanError(f"benchmark {evaluated.name!r}, router {router.entry.name!r}: {error}") from error
     try:
-        instance.check(n_train=smallest[size])
+        instance.check(n_train=n_train[size, seed])
     except RouterError as error:
         return str(error)
     return None

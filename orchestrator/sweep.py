@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from orchestrator.errors import SweepError
-from workers.units import ProtocolOptions
+from workers.units import Formulation, ProtocolOptions
 
 
 class _Strict(BaseModel):
@@ -73,15 +73,17 @@ class Protocol(_Strict):
 
     lambda_: Literal["exact", "grid"] = Field("exact", alias="lambda")
     cost_normalizer: Literal["dearest_mean", "max_observed"] = "dearest_mean"
-    left: Literal["null", "cheapest", "flat"] = "null"
+    #: YAML reads a bare null as None.
+    left: Annotated[
+        Literal["null", "cheapest", "flat"],
+        BeforeValidator(
+            lambda value: "null" if value is None else value,
+            json_schema_input_type=Literal["null", "cheapest", "flat"] | None,
+        ),
+    ] = "null"
     missing: Literal["complete"] = "complete"
     bootstrap: int = Field(200, ge=0, le=10_000, description="Resamples of the test groups stored with each unit.")
     tuning_budget: int = Field(20, ge=2, le=1000, description="Configurations that every tuned router gets.")
-
-    @field_validator("left", mode="before")
-    @classmethod
-    def _null_is_a_word(cls, value: Any) -> Any:
-        return "null" if value is None else value
 
     def options(self) -> ProtocolOptions:
         """As the workers want it."""
@@ -103,16 +105,33 @@ class Resources(_Strict):
     evaluate: StageResources = StageResources()
 
 
+def _bare_names(entry: type[BaseModel]) -> BeforeValidator:
+    """A bare string in a list of entries is an entry's name."""
+
+    def entries(value: Any) -> Any:
+        return (
+            [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        )
+
+    return BeforeValidator(entries, json_schema_input_type=list[str | entry])  # type: ignore[valid-type]
+
+
 class Sweep(_Strict):
     """Benchmarks x encoders x routers x splits, and the protocol that scores them."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$", max_length=100, description="The sweep's name in the database."
     )
-    benchmarks: list[BenchmarkEntry] = Field(min_length=1)
-    encoders: list[EncoderEntry] = Field(default_factory=list)
-    routers: list[RouterEntry] = Field(min_length=1)
-    formulation: list[Literal["utility", "selection"]] = Field(["utility"], min_length=1)
+    benchmarks: Annotated[list[BenchmarkEntry], _bare_names(BenchmarkEntry)] = Field(min_length=1)
+    encoders: Annotated[list[EncoderEntry], _bare_names(EncoderEntry)] = Field(default_factory=list)
+    routers: Annotated[list[RouterEntry], _bare_names(RouterEntry)] = Field(min_length=1)
+    formulation: Annotated[
+        list[Formulation],
+        BeforeValidator(
+            lambda value: [value] if isinstance(value, str) else value,
+            json_schema_input_type=Formulation | list[Formulation],
+        ),
+    ] = Field(["utility"], min_length=1)
     seeds: int = Field(20, ge=1, le=10_000, description="Number of splits: indices 0 .. seeds - 1.")
     root_seed: int = Field(0, ge=0)
     train_sizes: list[float] = Field([1.0], min_length=1, description="Fractions of the training side, nested.")
@@ -124,17 +143,12 @@ class Sweep(_Strict):
     protocol: Protocol = Protocol()
     resources: Resources = Resources()
 
-    @field_validator("benchmarks", "encoders", "routers", mode="before")
+    @field_validator("train_sizes", "formulation")
     @classmethod
-    def _names_are_entries(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            return [{"name": item} if isinstance(item, str) else item for item in value]
+    def _no_value_is_given_twice(cls, value: list[Any]) -> list[Any]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"{value} holds a value twice; give each once")
         return value
-
-    @field_validator("formulation", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
     @field_validator("train_sizes")
     @classmethod
@@ -152,6 +166,9 @@ class Sweep(_Strict):
                 if names.count(name) > 1:
                     raise ValueError(f"{key}: the name {name!r} is given twice; give one of them another `name:`")
         names = [entry.name for entry in self.routers]
+        for entry in self.routers:
+            if entry.twin and f"{entry.name} blind twin" in names:
+                raise ValueError(f"routers: {entry.name!r} has a twin of the name of another router; rename that one")
         if self.reference is not None and self.reference not in names:
             close = difflib.get_close_matches(self.reference, names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "routers: " + ", ".join(names)

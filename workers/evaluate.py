@@ -63,7 +63,7 @@ def _isolated(shard: _Shard, units: Sequence[EvaluateUnit]) -> Iterator[Evaluate
     begin = perf_counter()
     try:
         results = shard.evaluate(units)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a router that calls sys.exit must not end the worker
         if len(units) == 1:
             yield _failure(units[0].key, error, perf_counter() - begin)
         else:
@@ -73,8 +73,8 @@ def _isolated(shard: _Shard, units: Sequence[EvaluateUnit]) -> Iterator[Evaluate
         yield from results
 
 
-def _failure(key: str, error: Exception, seconds: float) -> UnitFailure:
-    kinds = ((InputError, "user_error"), (MemoryError, "out_of_memory"), (Exception, "exception"))
+def _failure(key: str, error: BaseException, seconds: float) -> UnitFailure:
+    kinds = ((InputError, "user_error"), (MemoryError, "out_of_memory"), (BaseException, "exception"))
     kind = next(kind for cls, kind in kinds if isinstance(error, cls))
     return UnitFailure(
         key=key,

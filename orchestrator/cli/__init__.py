@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
+import signal
 import sys
+import threading
+import traceback
 from typing import NoReturn
 
 #: Exit codes (design 6).
 USAGE, INTERRUPTED, ENVIRONMENT = 2, 3, 4
-_MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+_MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 def main() -> NoReturn:
@@ -17,6 +22,7 @@ def main() -> NoReturn:
     from orchestrator.errors import OrchestratorError
     from workers.errors import InputError, WorkersError
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever asks for the end, it is the same end
     try:
         code = app(standalone_mode=False) or 0
     except KeyboardInterrupt:
@@ -29,16 +35,32 @@ def main() -> NoReturn:
         _say(str(error))
         code = USAGE if isinstance(error, InputError) else ENVIRONMENT
     except OSError as error:
-        _say(f"{error.filename or 'the machine'}: {error.strerror or error}.")
+        where = error.filename or "the machine"
+        _say(
+            f"{where}: {error.strerror or error}; check that the path exists and is writable, and that the disk has room."
+        )
         code = ENVIRONMENT if error.errno in _MACHINE_ERRORS else USAGE
     except Exception as error:
         # Usage errors are of the command-line library, whichever of its forks is installed.
-        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
-            if type(error).__name__ == "Abort":
-                sys.exit(INTERRUPTED)
-            raise
-        error.show()
-        code = error.exit_code
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            code = error.exit_code
+        elif type(error).__name__ == "Abort":
+            code = INTERRUPTED
+        else:
+            traceback.print_exc()
+            _say("this is a defect of roadtest, please report it with the lines above; nothing committed is lost.")
+            code = ENVIRONMENT
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End now: a worker thread of an interrupted run cannot be stopped, and nobody takes what it still computes."""
+    if any(thread.name.startswith("roadtest-worker") for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -17,25 +17,18 @@ Embed = Annotated[str, typer.Option(help="Column that encoders see.")]
 Score = Annotated[str, typer.Option(help="Column that holds the score.")]
 
 
-def _home(db: str | None) -> Path:
-    from orchestrator.store.engine import resolve_url
-    from orchestrator.store.store import home_folder
-
-    url = resolve_url(db)
-    return home_folder(Path(url.database or "") if url.get_backend_name() == "sqlite" else None)
-
-
 @benchmarks.command("list")
 def list_benchmarks(db: Database = None, as_json: AsJson = False) -> None:
     """List embedded and imported benchmarks."""
     from orchestrator.catalog import imported_folder, imported_names
     from orchestrator.cli.output import print_rows
+    from orchestrator.store import home_folder
     from workers.benchmarks.base import embedded_sources
 
     rows = [
         {"name": name, "kind": "embedded", "summary": source.summary} for name, source in embedded_sources().items()
     ]
-    home = _home(db)
+    home = home_folder(db)
     rows += [
         {"name": name, "kind": "imported", "summary": str(imported_folder(home) / name)}
         for name in imported_names(home)
@@ -54,12 +47,13 @@ def describe_benchmark(
     """Count, measure headroom, and warn where routing is pointless."""
     from orchestrator.catalog import load_source
     from orchestrator.cli.output import print_json
+    from orchestrator.store import home_folder
     from orchestrator.sweep import BenchmarkEntry
     from workers.benchmarks.describe import describe
 
     path = name if "/" in name or Path(name).exists() else None
     entry = BenchmarkEntry(name=Path(name).name if path else name, path=path, embed=embed, score=score)
-    found = describe(load_source(entry, home=_home(db), beside=Path()))
+    found = describe(load_source(entry, home=home_folder(db), beside=Path()))
     if as_json:
         print_json(found)
         return
@@ -85,10 +79,12 @@ def import_benchmark(
 ) -> None:
     """Import a benchmark, possibly filtered; its groups, and so its splits, stay the source's."""
     import re
+    import secrets
     import shutil
 
     from orchestrator.catalog import imported_folder
     from orchestrator.errors import SweepError
+    from orchestrator.store import home_folder
     from workers.benchmarks.base import embedded_sources
     from workers.benchmarks.load import load_benchmark
     from workers.benchmarks.tables import save_tables
@@ -99,14 +95,15 @@ def import_benchmark(
         )
     if name in embedded_sources():
         raise SweepError(f"--name {name!r} is the name of an embedded benchmark; choose another.")
-    target = imported_folder(_home(db)) / name
+    target = imported_folder(home_folder(db)) / name
     if target.exists() and not force:
         raise SweepError(f"a benchmark {name!r} is imported already ({target}); choose another --name or give --force.")
     loaded = load_benchmark(name, path=source, embed=embed, score=score)
     loaded = loaded.restrict(tasks=task, models=models, family=family)
-    if target.exists():
-        shutil.rmtree(target)
-    save_tables(loaded, target)
+    fresh = target.with_name(f".{name}.{secrets.token_hex(4)}")  # what is there stays until all is written
+    save_tables(loaded, fresh)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
     typer.echo(f"{name}: {loaded.n_queries} queries x {loaded.n_models} models, imported to {target}")
 
 

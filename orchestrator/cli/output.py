@@ -67,6 +67,8 @@ class _JsonLines(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
+            "sweep": getattr(record, "sweep", None),
+            "unit": getattr(record, "unit", None),
             "message": record.getMessage(),
         }
         if record.exc_info:
@@ -78,9 +80,27 @@ class _PlainLines(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        context = "".join(
+            f" {key}={value}" for key in ("sweep", "unit") if (value := getattr(record, key, None)) is not None
+        )
+        return f"{record.asctime} {record.levelname} {record.name}{context}: {record.message}"
+
 
 def _formatter(log_format: str) -> logging.Formatter:
-    return _JsonLines() if log_format == "json" else _PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return _JsonLines() if log_format == "json" else _PlainLines("%(asctime)s")
+
+
+class _Named(logging.Filter):
+    """Writes the sweep's name into every record."""
+
+    def __init__(self, sweep: str) -> None:
+        super().__init__()
+        self._sweep = sweep
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.sweep = self._sweep
+        return True
 
 
 def set_up_logging(level: str, log_format: str) -> None:
@@ -101,5 +121,6 @@ def log_to_file(folder: Path, sweep: str, log_format: str) -> Path:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_formatter(log_format))
     handler.setLevel(logging.INFO)
+    handler.addFilter(_Named(sweep))
     logging.getLogger("roadtest").addHandler(handler)
     return path

@@ -46,25 +46,22 @@ def plan(
     """Show what a run would compute; writes nothing."""
     from orchestrator.cli.output import print_rows
     from orchestrator.enlist import known_states
-    from orchestrator.errors import DatabaseError
+    from orchestrator.errors import NoDatabaseError
     from orchestrator.plan import explain as why
     from orchestrator.run import load_plan
-    from orchestrator.store import open_store
-    from orchestrator.store.engine import resolve_url
-    from orchestrator.store.store import home_folder
+    from orchestrator.store import home_folder, open_store
     from orchestrator.sweep import Sweep
 
-    url = resolve_url(db)
-    path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
-    planned = load_plan(Sweep.from_yaml(sweep), home=home_folder(path), beside=sweep.resolve().parent)
+    planned = load_plan(Sweep.from_yaml(sweep), home=home_folder(db), beside=sweep.resolve().parent)
     states = {}
-    if path is None or path.exists():
+    try:
         store = open_store(db, create=False)
+    except NoDatabaseError:
+        pass  # everything is new
+    else:
         try:
             with store.read() as session:
                 states = known_states(session, planned)
-        except DatabaseError:
-            raise
         finally:
             store.close()
     reasons = [(unit, *why(unit, states.get(unit.key))) for unit in planned.units]
@@ -107,16 +104,18 @@ def run(
     from orchestrator.cli.read import show_report
     from orchestrator.errors import SweepError
     from orchestrator.run import load_plan, run_plan
-    from orchestrator.store import open_store
+    from orchestrator.store import check_home, home_folder, open_store
     from orchestrator.sweep import Sweep
 
     if address is not None and executor == "local":
         raise SweepError("--address names a Ray cluster, --executor local uses none; drop one of them.")
     asked = Sweep.from_yaml(sweep)
+    # Planned first: bad input leaves neither a database nor a log behind.
+    planned = load_plan(asked, home=home_folder(db), beside=sweep.resolve().parent)
+    check_home(home_folder(db))
     store = open_store(db)
     try:
         log = log_to_file(store.home / "logs", asked.name, Logging.format)
-        planned = load_plan(asked, home=store.home, beside=sweep.resolve().parent)
         with shown_progress() as progress:
             summary = run_plan(store, planned, executor=executor, workers=workers, address=address, progress=progress)
         if summary.exit_code == 3:

@@ -72,15 +72,16 @@ def retry(
     benchmark: BenchmarkName = None,
 ) -> None:
     """Make failed units ready again; the next run computes them."""
+    from orchestrator.queue import State
     from orchestrator.store import claims
 
     store, ids = _select(db, sweep, ("failed",), units, router, benchmark)
     try:
         with store.begin() as session:
-            claims.move(session, ids, to="ready", reason=None)
+            n = claims.move(session, ids, before=State.FAILED, to=State.READY, reason=None)
     finally:
         store.close()
-    typer.echo(f"{len(ids)} units are ready again; run the sweep to compute them.")
+    typer.echo(f"{n} units are ready again; run the sweep to compute them.")
 
 
 def invalidate(

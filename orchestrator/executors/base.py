@@ -142,6 +142,11 @@ def execute(shard: Shard, context: Context) -> ShardReport:
         results = _compute(shard, context)
     except OSError as problem:
         error = f"{problem.strerror or problem}: {problem.filename}" if problem.filename else str(problem)
+    except Exception as problem:
+        message, trace = str(problem) or type(problem).__name__, traceback.format_exc()
+        results = [
+            UnitFailure(key=unit.key, kind="exception", message=message, traceback=trace) for unit in shard.units
+        ]
     return ShardReport(
         shard=shard.id,
         results=tuple(results),

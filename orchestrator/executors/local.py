@@ -17,7 +17,7 @@ class LocalExecutor:
         self.workers = workers
         # Limits are the whole process's: set once, or a thread that ends would lift them under another's feet.
         self._limits = threadpool_limits(limits=1)
-        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="roadtest")
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="roadtest-worker")
         self._contexts: dict[str, Context] = {}
         self._pending: set[Future[ShardReport]] = set()
 
@@ -39,6 +39,6 @@ class LocalExecutor:
         return [future.result() for future in done]
 
     def close(self) -> None:
-        """Drop what has not begun and wait for what has: threads cannot be ended."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Drop what has not begun; threads cannot be ended, so what has begun ends by itself and nobody takes it."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._limits.restore_original_limits()

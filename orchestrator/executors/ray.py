@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from orchestrator import cluster
+from orchestrator.errors import SweepError
 from orchestrator.executors.base import Context, Shard, ShardReport, execute
 from orchestrator.sweep import Resources, StageResources
 
@@ -24,13 +26,22 @@ class _Worker:
         return execute(shard, context)
 
 
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """A shard with its context's place in Ray's object store: the context's name may mean another one by now."""
+
+    shard: Shard
+    context: Any
+
+
 @dataclass(eq=False)
 class _Seat:
     """One place in the pool and the actor that sits there now."""
 
     stage: str
     actor: Any = None
-    pending: dict[Any, int] = field(default_factory=dict)
+    #: Shards by the reference to their report, in the order in which the actor does them.
+    pending: dict[Any, _Sent] = field(default_factory=dict)
 
 
 class RayExecutor:
@@ -38,11 +49,21 @@ class RayExecutor:
 
     def __init__(self, workers: int | None, *, address: str | None, resources: Resources) -> None:
         self._owned = cluster.connect(address, workers=workers)
-        self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._total: dict[str, float] = ray.cluster_resources()
+        self.workers = workers or max(1, int(self._total.get("CPU", 1)))
         self._resources = resources
         self._contexts: dict[str, Any] = {}
         self._seats: list[_Seat] = []
-        self._queue: deque[Shard] = deque()
+        self._queue: deque[_Sent] = deque()
+        for stage in Resources.model_fields:
+            if not self._fits([_Seat(stage=stage)]):
+                cluster.disconnect(owned=self._owned)
+                wanted = ", ".join(f"{amount:g} {name}" for name, amount in self._reserved(stage).items())
+                there = ", ".join(f"{self._total.get(name, 0):g} {name}" for name in self._reserved(stage))
+                raise SweepError(
+                    f"resources.{stage}: a worker wants {wanted}, Ray has {there}; lower it, raise --workers, "
+                    "or join a larger cluster."
+                )
 
     def share(self, name: str, context: Context) -> None:
         """Put the context into Ray's object store once."""
@@ -54,7 +75,7 @@ class RayExecutor:
 
     def submit(self, shard: Shard) -> None:
         """Queue the shard; it starts where an actor has room."""
-        self._queue.append(shard)
+        self._queue.append(_Sent(shard, self._contexts[shard.context]))
         self._dispatch()
 
     def wait(self, timeout: float) -> list[ShardReport]:
@@ -80,31 +101,41 @@ class RayExecutor:
         cluster.disconnect(owned=self._owned)
 
     def _collect(self, seat: _Seat, ref: Any) -> list[ShardReport]:
-        shard = seat.pending.pop(ref, None)
-        if shard is None:
+        if ref not in seat.pending:
             return []
         try:
-            return [ray.get(ref)]
+            report = ray.get(ref)
         except RayTaskError as error:
-            # `execute` returns errors as data: this one is of the machinery, such as an unpicklable class.
-            return [ShardReport(shard=shard, died=f"{type(error.cause).__name__ if error.cause else 'error'}: {error}")]
+            # `execute` returns errors as data: this one is of the machinery, such as a result that cannot be pickled.
+            report = _dead(seat.pending[ref], f"{type(error.cause).__name__ if error.cause else 'error'}: {error}")
         except RayError as error:
-            seat.actor = None
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-            others = [*seat.pending.values()]
-            seat.pending.clear()
-            return [ShardReport(shard=lost, died=reason) for lost in (shard, *others)]
+            return self._clear(seat, f"{type(error).__name__}: {str(error).partition(chr(10))[0] or 'no message'}")
+        del seat.pending[ref]
+        return [report]
+
+    def _clear(self, seat: _Seat, reason: str) -> list[ShardReport]:
+        """An actor died: the first shard without a report was its last, those behind it never began."""
+        pending, seat.pending, seat.actor = seat.pending, {}, None
+        reports: list[ShardReport] = []
+        unfinished: list[_Sent] = []
+        for ref, sent in pending.items():
+            try:
+                reports.append(ray.get(ref))
+            except RayError:
+                unfinished.append(sent)
+        self._queue.extendleft(reversed(unfinished[1:]))
+        return [*reports, _dead(unfinished[0], reason)]
 
     def _dispatch(self) -> None:
-        waiting: deque[Shard] = deque()
+        waiting: deque[_Sent] = deque()
         while self._queue:
-            shard = self._queue.popleft()
-            seat = self._free_seat(shard.kind)
+            sent = self._queue.popleft()
+            seat = self._free_seat(sent.shard.kind)
             if seat is None:
-                waiting.append(shard)
+                waiting.append(sent)
                 continue
-            seat.actor = seat.actor or self._actor(shard.kind)
-            seat.pending[seat.actor.run.remote(shard, self._contexts[shard.context])] = shard.id
+            seat.actor = seat.actor or self._actor(sent.shard.kind)
+            seat.pending[seat.actor.run.remote(sent.shard, sent.context)] = sent
         self._queue = waiting
 
     def _free_seat(self, stage: str) -> _Seat | None:
@@ -118,17 +149,28 @@ class RayExecutor:
         return idle if idle is not None and len(idle.pending) < IN_FLIGHT else None
 
     def _make_room(self, stage: str) -> bool:
-        """Actors of the other stage give their place back when idle: stages share the CPUs."""
-        others = [seat for seat in self._seats if seat.stage != stage]
-        if len(self._seats) < self.workers:
-            return True
-        for seat in others:
-            if not seat.pending:
-                if seat.actor is not None:
-                    ray.kill(seat.actor)
-                self._seats.remove(seat)
-                return True
-        return False
+        """Whether another actor of this stage fits; idle ones of the other stage give their place back for it."""
+        while not self._fits([*self._seats, _Seat(stage=stage)]):
+            idle = next((seat for seat in self._seats if seat.stage != stage and not seat.pending), None)
+            if idle is None:
+                return False
+            if idle.actor is not None:
+                ray.kill(idle.actor)
+            self._seats.remove(idle)
+        return True
+
+    def _fits(self, seats: Sequence[_Seat]) -> bool:
+        """Whether actors of these seats can live at the same time: one that cannot would wait for ever."""
+        wanted: Counter[str] = Counter()
+        for seat in seats:
+            wanted.update(self._reserved(seat.stage))
+        return len(seats) <= self.workers and all(n <= self._total.get(name, 0) for name, n in wanted.items())
+
+    def _reserved(self, stage: str) -> dict[str, float]:
+        """What an actor of a stage reserves, by Ray's names."""
+        wanted: StageResources = getattr(self._resources, stage)
+        given = {"CPU": wanted.num_cpus, "GPU": wanted.num_gpus, "memory": wanted.memory or 0}
+        return {name: amount for name, amount in given.items() if amount}
 
     def _actor(self, stage: str) -> Any:
         wanted: StageResources = getattr(self._resources, stage)
@@ -141,3 +183,7 @@ class RayExecutor:
         if wanted.memory is not None:
             options["memory"] = wanted.memory
         return ray.remote(_Worker).options(**options).remote()
+
+
+def _dead(sent: _Sent, reason: str) -> ShardReport:
+    return ShardReport(shard=sent.shard.id, died=reason)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from orchestrator.queue import State, check_transition
 from orchestrator.store import tables as t
 from orchestrator.store.registry import chunks, put_event
 from orchestrator.store.store import Session
@@ -16,9 +18,14 @@ _UNBLOCKED = """(u.kind = 'embed' OR u.embedding IS NULL OR NOT EXISTS (
     SELECT 1 FROM unit e WHERE e.embedding = u.embedding AND e.kind = 'embed' AND e.state <> 'done'))"""
 
 
+#: Seconds by which two readings of one process's start may differ: they are made of clocks that get corrected.
+_START_TOLERANCE = 5.0
+
+
 def boot_id() -> str:
     """Changes at every boot of this host."""
-    return str(int(psutil.boot_time()))
+    kernel = Path("/proc/sys/kernel/random/boot_id")  # the boot's time is corrected with the clock and so may move
+    return kernel.read_text().strip() if kernel.exists() else str(int(psutil.boot_time()))
 
 
 def register(session: Session, coordinator_id: str, sweep_id: int, host: str) -> None:
@@ -72,7 +79,7 @@ def _lives(row: Mapping[str, Any]) -> bool:
         return False
     try:
         process = psutil.Process(row["pid"])
-        same = abs(process.create_time() - row["process_started"]) < 1.0
+        same = abs(process.create_time() - row["process_started"]) < _START_TOLERANCE
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
@@ -147,20 +154,20 @@ def beat(session: Session, coordinator_id: str, *, lease: float) -> int:
     ).rowcount
 
 
-def held(session: Session, coordinator_id: str, epochs: Mapping[int, int]) -> set[int]:
-    """Which of these claims (unit id to epoch) the coordinator still holds."""
+def held(session: Session, coordinator_id: str, wanted: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Which of these claims (unit id and epoch) the coordinator still holds."""
     lock = "FOR UPDATE" if session.dialect == "postgresql" else ""
-    still: set[int] = set()
-    for batch in chunks(sorted(epochs), 10_000):
+    asked = set(wanted)
+    still: set[tuple[int, int]] = set()
+    for batch in chunks(sorted({unit_id for unit_id, _ in asked}), 10_000):
         marks, bound = session.in_list("u", batch)
         for row in session.rows(
             f"SELECT id, epoch FROM unit WHERE id IN {marks} AND state = 'running' AND coordinator_id = :c {lock}",
             c=coordinator_id,
             **bound,
         ):
-            if epochs[row["id"]] == row["epoch"]:
-                still.add(row["id"])
-    return still
+            still.add((row["id"], row["epoch"]))
+    return still & asked
 
 
 def release(session: Session, coordinator_id: str) -> int:
@@ -202,14 +209,37 @@ def counts(session: Session, sweep_id: int) -> dict[tuple[str, str], int]:
     }
 
 
-def move(session: Session, ids: Sequence[int], *, to: str, reason: str | None) -> None:
-    """Put units into a state by a person's hand; counters of failures start afresh."""
+def unfinished(session: Session, sweep_id: int) -> int:
+    """Units of a sweep that someone works on or can claim: not those that wait for a slice that failed."""
+    return int(
+        session.one(
+            f"""SELECT count(*) FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
+                WHERE su.sweep_id = :s
+                  AND (u.state = 'running' OR (u.state IN ('ready', 'invalidated') AND {_UNBLOCKED}))""",
+            s=sweep_id,
+        )
+    )
+
+
+def move(session: Session, ids: Sequence[int], *, before: State, to: State, reason: str | None) -> int:
+    """Put those units that are in one state into another by a person's hand; counters of failures start afresh.
+
+    Returns:
+        How many units moved.
+
+    Raises:
+        TransitionError: The table of transitions does not allow it.
+    """
+    check_transition(before, to)
+    n = 0
     for batch in chunks(ids, 10_000):
         marks, bound = session.in_list("u", batch)
-        session.run(
+        n += session.run(
             f"""UPDATE unit SET state = :to, reason = :reason, n_failures = 0, n_deaths = 0, lease_expires = NULL
-                WHERE id IN {marks}""",
-            to=to,
+                WHERE state = :before AND id IN {marks}""",
+            before=before.value,
+            to=to.value,
             reason=reason,
             **bound,
-        )
+        ).rowcount
+    return n

@@ -15,6 +15,8 @@ from sqlalchemy.engine import URL, make_url
 from orchestrator.errors import DatabaseError, RunError
 
 DEFAULT_URL = "sqlite:///roadtest.db"
+#: What libpq reads passwords from in a URL's query.
+_SECRETS = {"password", "sslpassword"}
 #: Seconds that a SQLite connection waits for another's write to end.
 BUSY_SECONDS = 60
 
@@ -28,11 +30,11 @@ def resolve_url(url: str | None) -> URL:
     given = url or os.environ.get("ROADTEST_DB") or DEFAULT_URL
     try:
         parsed = make_url(given)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):  # the latter for a port that is no number
         raise DatabaseError(
-            f"{make_safe(given)!r} is not a database URL; write sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE."
+            f"{_masked(given)!r} is not a database URL; write sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE."
         ) from None
-    if url and parsed.password is not None:
+    if url and (parsed.password is not None or _SECRETS & set(parsed.query)):
         raise DatabaseError(
             "the URL given by --db carries a password, which every process list shows; put the URL into the "
             "environment variable ROADTEST_DB, or the password into PGPASSFILE (~/.pgpass), and leave it out of --db."
@@ -51,14 +53,21 @@ def resolve_url(url: str | None) -> URL:
     )
 
 
-def make_safe(url: str) -> str:
-    """A URL with its password hidden, for people's eyes."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except exc.ArgumentError:
-        head, at, tail = url.rpartition("@")
-        scheme, sep, _ = head.partition("://")
-        return f"{scheme}{sep}***{at}{tail}" if at else url
+def shown(url: URL) -> str:
+    """A URL without its passwords, for people's eyes."""
+    return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """SQLite's file, None on PostgreSQL."""
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def _masked(text: str) -> str:
+    """What is no URL, with everything hidden that may be a password."""
+    head, at, tail = text.partition("?")[0].rpartition("@")
+    scheme, sep, _ = head.partition("://")
+    return f"{scheme}{sep}***{at}{tail}" if at else tail
 
 
 def make_engine(url: URL, *, read_only: bool = False) -> Engine:
@@ -101,7 +110,9 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Any) -> None:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            # SQLAlchemy begins on reads too: those must not hold the write lock.
+            if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from sqlalchemy import text
 
 from orchestrator.errors import DatabaseError
 from orchestrator.store import schema
-from orchestrator.store.engine import make_engine, resolve_url, translated
+from orchestrator.store.engine import make_engine, resolve_url, shown, sqlite_path, translated
 from orchestrator.store.store import open_store
 
 #: What must hold between tables: a query that counts offenders, and what they are.
@@ -39,24 +37,23 @@ _INVARIANTS = (
 def upgrade(url: str | None) -> str:
     """Upgrade and say what was done."""
     resolved = resolve_url(url)
-    shown = resolved.render_as_string(hide_password=True)
-    path = Path(resolved.database or "") if resolved.get_backend_name() == "sqlite" else None
+    name, path = shown(resolved), sqlite_path(resolved)
     if path is not None and not path.exists():
         raise DatabaseError(f"there is no database at {path.resolve()}.")
     engine = make_engine(resolved)
     try:
-        with translated(f"database {shown}", running=False):
+        with translated(f"database {name}", running=False):
             before = schema.current(engine)
             if before == schema.head():
-                return f"{shown} has this version's schema already ({before})."
+                return f"{name} has this version's schema already ({before})."
             if before is not None and not schema.known(before):
-                schema.require(engine, shown, path=path, may_write=True)
+                schema.require(engine, name, path=path, may_write=True)
             copy = schema.back_up(path, before) if path is not None and before is not None else None
             schema.upgrade(engine)
     finally:
         engine.dispose()
     kept = f"; the copy of before is {copy}" if copy else ""
-    return f"{shown}: schema {before or 'none'} -> {schema.head()}{kept}."
+    return f"{name}: schema {before or 'none'} -> {schema.head()}{kept}."
 
 
 def check(url: str | None) -> list[str]:

@@ -132,11 +132,11 @@ def check_query(sql: str) -> str:
     bare = _PLAIN_CODE.sub(" ", sql).strip()
     if ";" in bare.rstrip(";").rstrip() or bare.count(";") > 1:
         raise QueryError("`roadtest sql` takes one statement; this is several.")
-    words = bare.split(maxsplit=1)
-    if not words or words[0].lower() not in _READING:
+    word = re.match(r"\w+|\S|", bare)
+    first = word[0] if word else ""
+    if first.lower() not in _READING:
         raise QueryError(
-            "`roadtest sql` only reads: begin with SELECT, WITH, VALUES or EXPLAIN, "
-            f"not {words[0] if words else 'nothing'!r}."
+            f"`roadtest sql` only reads: begin with SELECT, WITH, VALUES or EXPLAIN, not {first or 'nothing'!r}."
         )
     return sql.strip().rstrip(";")
 
@@ -147,10 +147,11 @@ def _reading_only(url: str | None) -> Iterator[Session]:
     engine = make_engine(resolve_url(url), read_only=True)
     try:
         with engine.connect() as connection:
-            raw = connection.connection.driver_connection
+            raw: Any = connection.connection.driver_connection
             if isinstance(raw, sqlite3.Connection):
                 raw.set_authorizer(_authorize)
             else:
+                raw.prepare_threshold = 0  # a prepared statement is one statement, whatever its quotes hide
                 connection.execute(text("SELECT 1"))  # from now on the transaction cannot be made READ WRITE
             yield Session(connection)
     finally:
@@ -172,7 +173,8 @@ def run_query(url: str | None, sql: str) -> pd.DataFrame:
     statement = check_query(sql)
     try:
         with _reading_only(url) as session:
-            rows = session.connection.exec_driver_sql(statement)
+            # Without parameters `%` is a percent sign.
+            rows = session.connection.execution_options(no_parameters=True).exec_driver_sql(statement)
             return pd.DataFrame(rows.fetchall(), columns=list(rows.keys()))
     except exc.DBAPIError as error:
         raise QueryError(f"the database refuses this: {str(error.orig).strip()}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.keys import canonical_json
-from orchestrator.queue import after_failure
+from orchestrator.queue import State, after_failure
 from orchestrator.store import claims
 from orchestrator.store import tables as t
 from orchestrator.store.registry import chunks, model_code, put_event
@@ -80,15 +81,14 @@ def record(
     Returns:
         How many units went to each state, late ones under `late`.
     """
-    epochs = {item.unit_id: item.epoch for item in finished}
-    still = claims.held(session, coordinator_id, epochs)
+    still = claims.held(session, coordinator_id, [(item.unit_id, item.epoch) for item in finished])
     now = session.time()
     moved: dict[str, int] = {}
     attempts: list[dict[str, Any]] = []
     evaluated: list[tuple[Finished, EvaluateResult]] = []
     for item in finished:
         result, failure = item.result, item.result if isinstance(item.result, UnitFailure) else None
-        outcome = "late" if item.unit_id not in still else "failed" if failure else "done"
+        outcome = "late" if (item.unit_id, item.epoch) not in still else "failed" if failure else "done"
         attempts.append(
             {
                 "unit_id": item.unit_id,
@@ -99,8 +99,8 @@ def record(
                 "pid": item.pid,
                 "outcome": outcome,
                 "error_kind": failure.kind if failure else None,
-                "message": failure.message if failure else None,
-                "traceback": failure.traceback if failure else None,
+                "message": _storable(failure.message) if failure else None,
+                "traceback": _storable(failure.traceback) if failure else None,
                 "started_at": item.started_at,
                 "finished_at": now,
                 "seconds": result.seconds,
@@ -123,6 +123,11 @@ def record(
     _put_evaluations(session, coordinator_id, evaluated, environment_id, now)
     session.insert(t.attempt, attempts)
     return moved
+
+
+def _storable(message: str) -> str:
+    """Any text of a worker without what PostgreSQL's text cannot hold: NUL and lone surrogates."""
+    return message.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
 def _compare(session: Session, coordinator_id: str, unit_id: int, found: str) -> None:
@@ -149,7 +154,7 @@ def _fail(session: Session, item: Finished, failure: UnitFailure) -> str:
             {
                 "id": item.unit_id,
                 "state": state.value,
-                "reason": f"{failure.kind}: {failure.message}",
+                "reason": _storable(f"{failure.kind}: {failure.message}"),
                 "n_failures": failures,
                 "n_deaths": deaths,
                 "lease_expires": None,
@@ -248,7 +253,11 @@ def _put_evaluations(
                 "finished_at": now,
             }
         )
-        metrics += [{"unit_id": unit_id, "name": name, "value": value} for name, value in result.metrics.items()]
+        metrics += [
+            # NaN and infinity are never stored, whoever made them.
+            {"unit_id": unit_id, "name": name, "value": value if value is not None and math.isfinite(value) else None}
+            for name, value in result.metrics.items()
+        ]
         points += [
             {
                 "unit_id": unit_id,
@@ -297,7 +306,7 @@ def invalidate(session: Session, ids: Sequence[int], reason: str) -> int:
         marks, bound = session.in_list("u", done)
         for table in ("metric", "frontier_point", "decision"):
             session.run(f"DELETE FROM {table} WHERE unit_id IN {marks}", **bound)
-        claims.move(session, done, to="invalidated", reason=reason)
+        claims.move(session, done, before=State.DONE, to=State.INVALIDATED, reason=reason)
         for row in rows:
             put_event(session, "invalidated", reason, unit_id=row["id"], detail={"result_digest": row["result_digest"]})
         n += len(done)

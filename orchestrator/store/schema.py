@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
-from orchestrator.errors import SchemaError
+from orchestrator.errors import NoDatabaseError, SchemaError
 
 VERSION_TABLE = "roadtest_alembic_version"
 #: Any fixed number: two processes that start at once migrate one after the other.
@@ -63,6 +63,7 @@ def require(engine: Engine, shown: str, *, path: Path | None, may_write: bool) -
         may_write: False for commands that only read.
 
     Raises:
+        NoDatabaseError: Empty, and `may_write` is False.
         SchemaError: Newer, or older where no automatic upgrade is made.
     """
     revision = current(engine)
@@ -70,7 +71,7 @@ def require(engine: Engine, shown: str, *, path: Path | None, may_write: bool) -
         return
     if revision is None:
         if not may_write:
-            raise SchemaError(f"{shown} holds no roadtest database yet; `roadtest run SWEEP` makes one.")
+            raise NoDatabaseError(f"{shown} holds no roadtest database yet; `roadtest run SWEEP` makes one.")
         upgrade(engine)
         return
     if not known(revision):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any, cast
 from sqlalchemy import Connection, CursorResult, Engine, Table, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from orchestrator.errors import DatabaseError
+from orchestrator.errors import DatabaseError, HomeError, NoDatabaseError
 from orchestrator.store import schema
-from orchestrator.store.engine import clock, make_engine, resolve_url, translated
+from orchestrator.store.engine import clock, make_engine, resolve_url, shown, sqlite_path, translated
 
 
 class Store:
@@ -109,10 +110,34 @@ class Session:
         return "(" + ", ".join(f":{key}" for key in bound) + ")", bound
 
 
-def home_folder(path: Path | None) -> Path:
-    """ROADTEST_HOME, else `.roadtest` beside the SQLite file (or in this folder)."""
+def home_folder(url: str | None) -> Path:
+    """ROADTEST_HOME, else `.roadtest` beside the SQLite file (or in this folder); the database need not be there.
+
+    Raises:
+        DatabaseError: Wrong URL.
+    """
+    path = sqlite_path(resolve_url(url))
     given = os.environ.get("ROADTEST_HOME")
     return Path(given) if given else (path.resolve().parent if path else Path()) / ".roadtest"
+
+
+def check_home(home: Path) -> Path:
+    """Try whether the folder, or the existing one that it would be made in, takes a file; return the latter.
+
+    Raises:
+        HomeError: It does not.
+    """
+    existing = next(folder for folder in (home, *home.resolve().parents) if folder.exists())
+    probe = existing / f".roadtest-{uuid.uuid4().hex}"
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise HomeError(
+            f"artefacts and logs cannot be written to {home} ({error.strerror}); make it writable, or name another "
+            "folder with ROADTEST_HOME."
+        ) from error
+    return existing
 
 
 def open_store(url: str | None = None, *, create: bool = True) -> Store:
@@ -128,11 +153,10 @@ def open_store(url: str | None = None, *, create: bool = True) -> Store:
         SchemaError: A schema that this version cannot use.
     """
     resolved = resolve_url(url)
-    shown = resolved.render_as_string(hide_password=True)
-    path = Path(resolved.database or "") if resolved.get_backend_name() == "sqlite" else None
+    name, path = shown(resolved), sqlite_path(resolved)
     if path is not None:
         if not create and not path.exists():
-            raise DatabaseError(
+            raise NoDatabaseError(
                 f"there is no database at {path.resolve()}; `roadtest run SWEEP` makes one, "
                 "`--db` or ROADTEST_DB names another."
             )
@@ -144,9 +168,9 @@ def open_store(url: str | None = None, *, create: bool = True) -> Store:
             raise DatabaseError(f"{path.resolve()} is not writable; name another database with --db.")
     engine = make_engine(resolved, read_only=not create)
     try:
-        with translated(f"database {shown}", running=False):
-            schema.require(engine, shown, path=path, may_write=create)
+        with translated(f"database {name}", running=False):
+            schema.require(engine, name, path=path, may_write=create)
     except BaseException:
         engine.dispose()
         raise
-    return Store(engine, shown, path, home_folder(path))
+    return Store(engine, name, path, home_folder(url))
