@@ -86,10 +86,10 @@ def run_plan(
     Raises:
         RunError: The environment failed in mid-run (exit 4).
     """
+    store.running = True  # from here on rows are written
     sweep_id = enlist(store, plan)
     with store.begin() as session:
         environment_id = registry.put_environment(session, environment.facts())
-    store.running = True
     running = _make_executor(store, sweep_id, plan.sweep, executor, workers, address)
     try:
         coordinator = Coordinator(

@@ -102,7 +102,7 @@ def check_inputs(encoder: Encoder, inputs: UniqueInputs) -> None:
             )
 
 
-def slice_bounds(n: int, slice_size: int = 2048) -> list[tuple[int, int]]:
+def slice_bounds(n: int, slice_size: int = 512) -> list[tuple[int, int]]:
     """Cut n inputs into slices of whole batches: (start, stop) in order."""
     if slice_size < 1 or slice_size % BATCH:
         raise ValueError(f"slice_size is {slice_size}; it must be a positive multiple of {BATCH}.")

@@ -13,6 +13,8 @@ from typing import NoReturn
 
 #: Exit codes (design 6).
 USAGE, INTERRUPTED, ENVIRONMENT = 2, 3, 4
+#: What typer turns a KeyboardInterrupt into.
+_TYPER_INTERRUPTED = 130
 _MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
@@ -25,6 +27,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever asks for the end, it is the same end
     try:
         code = app(standalone_mode=False) or 0
+        if code == _TYPER_INTERRUPTED:
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         _say("interrupted; nothing is lost, running the same command goes on.")
         code = INTERRUPTED
@@ -36,9 +40,7 @@ def main() -> NoReturn:
         code = USAGE if isinstance(error, InputError) else ENVIRONMENT
     except OSError as error:
         where = error.filename or "the machine"
-        _say(
-            f"{where}: {error.strerror or error}; check that the path exists and is writable, and that the disk has room."
-        )
+        _say(f"{where}: {error.strerror or error}; check that it exists, is writable and has room.")
         code = ENVIRONMENT if error.errno in _MACHINE_ERRORS else USAGE
     except Exception as error:
         # Usage errors are of the command-line library, whichever of its forks is installed.

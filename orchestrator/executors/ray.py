@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -32,6 +32,8 @@ class _Sent:
 
     shard: Shard
     context: Any
+    #: Whether it was at an actor that died: from then on an actor has it and nothing else.
+    alone: bool = False
 
 
 @dataclass(eq=False)
@@ -42,6 +44,10 @@ class _Seat:
     actor: Any = None
     #: Shards by the reference to their report, in the order in which the actor does them.
     pending: dict[Any, _Sent] = field(default_factory=dict)
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.pending) < IN_FLIGHT and not any(sent.alone for sent in self.pending.values())
 
 
 class RayExecutor:
@@ -114,7 +120,10 @@ class RayExecutor:
         return [report]
 
     def _clear(self, seat: _Seat, reason: str) -> list[ShardReport]:
-        """An actor died: the first shard without a report was its last, those behind it never began."""
+        """An actor died: a shard that was alone there is to blame, of several each goes out again alone.
+
+        The first without a report need not be the one: a report can be lost when the next shard kills at once (seen).
+        """
         pending, seat.pending, seat.actor = seat.pending, {}, None
         reports: list[ShardReport] = []
         unfinished: list[_Sent] = []
@@ -123,14 +132,16 @@ class RayExecutor:
                 reports.append(ray.get(ref))
             except RayError:
                 unfinished.append(sent)
-        self._queue.extendleft(reversed(unfinished[1:]))
-        return [*reports, _dead(unfinished[0], reason)]
+        if len(unfinished) == 1:
+            return [*reports, _dead(unfinished[0], reason)]
+        self._queue.extendleft(replace(sent, alone=True) for sent in reversed(unfinished))
+        return reports
 
     def _dispatch(self) -> None:
         waiting: deque[_Sent] = deque()
         while self._queue:
             sent = self._queue.popleft()
-            seat = self._free_seat(sent.shard.kind)
+            seat = self._free_seat(sent.shard.kind, alone=sent.alone)
             if seat is None:
                 waiting.append(sent)
                 continue
@@ -138,15 +149,15 @@ class RayExecutor:
             seat.pending[seat.actor.run.remote(sent.shard, sent.context)] = sent
         self._queue = waiting
 
-    def _free_seat(self, stage: str) -> _Seat | None:
+    def _free_seat(self, stage: str, *, alone: bool) -> _Seat | None:
         seats = [seat for seat in self._seats if seat.stage == stage]
-        idle = min(seats, key=lambda seat: len(seat.pending), default=None)
-        if idle is not None and not idle.pending:
+        idle = next((seat for seat in seats if not seat.pending), None)
+        if idle is not None:
             return idle
-        if len(seats) < self.workers and self._make_room(stage):
+        if self._make_room(stage):
             self._seats.append(_Seat(stage=stage))
             return self._seats[-1]
-        return idle if idle is not None and len(idle.pending) < IN_FLIGHT else None
+        return None if alone else next((seat for seat in seats if seat.has_room), None)
 
     def _make_room(self, stage: str) -> bool:
         """Whether another actor of this stage fits; idle ones of the other stage give their place back for it."""

@@ -136,7 +136,7 @@ def claim(session: Session, sweep_id: int, coordinator_id: str, *, limit: int, l
     for batch in chunks([row["id"] for row in candidates], 10_000):
         marks, bound = session.in_list("u", batch)
         session.run(
-            f"""UPDATE unit SET state = 'running', epoch = epoch + 1, coordinator_id = :c,
+            f"""UPDATE unit SET state = 'running', reason = NULL, epoch = epoch + 1, coordinator_id = :c,
                 claimed_at = {session.now}, lease_expires = {session.now} + :lease WHERE id IN {marks}""",
             c=coordinator_id,
             lease=lease,

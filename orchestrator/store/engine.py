@@ -67,7 +67,7 @@ def _masked(text: str) -> str:
     """What is no URL, with everything hidden that may be a password."""
     head, at, tail = text.partition("?")[0].rpartition("@")
     scheme, sep, _ = head.partition("://")
-    return f"{scheme}{sep}***{at}{tail}" if at else tail
+    return f"{scheme + sep if sep else ''}***{at}{tail}" if at else tail
 
 
 def make_engine(url: URL, *, read_only: bool = False) -> Engine:

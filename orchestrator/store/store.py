@@ -155,6 +155,8 @@ def open_store(url: str | None = None, *, create: bool = True) -> Store:
     resolved = resolve_url(url)
     name, path = shown(resolved), sqlite_path(resolved)
     if path is not None:
+        if path.is_dir():
+            raise DatabaseError(f"{path.resolve()} is a folder; name a file in it with --db.")
         if not create and not path.exists():
             raise NoDatabaseError(
                 f"there is no database at {path.resolve()}; `roadtest run SWEEP` makes one, "

@@ -27,6 +27,12 @@ def probabilities(choice: Positions | Mixture, n_models: int) -> Floats:
     return choice.probabilities if isinstance(choice, Mixture) else one_hot(choice, n_models)
 
 
+def certain(mixture: Mixture) -> Positions | None:
+    """The models that a mixture names if it leaves nothing to chance, [n]; else None."""
+    sure = (mixture.probabilities == 1.0).any(axis=1).all()
+    return mixture.probabilities.argmax(axis=1) if sure else None
+
+
 def utility(probabilities: Floats, scores: Floats, costs: Floats, price: float) -> float:
     """100 x mean of score - price * cost of the chosen models."""
     return 100 * float((probabilities * (scores - price * costs)).sum(axis=1).mean())

@@ -97,9 +97,10 @@ def measure(
         areas.relative(auc, zero[0], oracle[0]),
     )
     metrics: dict[str, float | None] = dict(zip(FRONTIER_METRICS, values, strict=True))
-    decisions: dict[str, Positions] = {}
     if isinstance(prediction, Mixture):
         chances = dict.fromkeys(PREFERENCES, prediction.probabilities)
+        sure = selection.certain(prediction)
+        decisions = {} if sure is None else dict.fromkeys(PREFERENCES, sure)
     else:
         decisions = {name: frontier.choose(prediction, price) for name, price in PREFERENCES.items()}
         chances = {name: selection.one_hot(choices, len(models)) for name, choices in decisions.items()}
