@@ -51,6 +51,11 @@ def imported_names(home: Path) -> list[str]:
     )
 
 
+def source_name(path: Path) -> str:
+    """Name of the source at a path: the default of its suite, so that a display name is part of no key."""
+    return path.absolute().stem if path.is_file() else path.absolute().name
+
+
 def load_source(entry: BenchmarkEntry, *, home: Path, beside: Path | None) -> Benchmark:
     """The whole source of an entry: its path, an import of that name, or an embedded benchmark.
 
@@ -59,9 +64,8 @@ def load_source(entry: BenchmarkEntry, *, home: Path, beside: Path | None) -> Be
         BenchmarkError: Its content is at fault.
     """
     if entry.path is not None:
-        return load_benchmark(
-            entry.name, path=find_path(entry.path, beside=beside), embed=entry.embed, score=entry.score
-        )
+        path = find_path(entry.path, beside=beside)
+        return load_benchmark(source_name(path), path=path, embed=entry.embed, score=entry.score)
     imported = imported_names(home)
     if entry.name in imported:
         return load_benchmark(entry.name, path=imported_folder(home) / entry.name, embed=entry.embed, score=entry.score)

@@ -82,7 +82,7 @@ def import_benchmark(
     import secrets
     import shutil
 
-    from orchestrator.catalog import imported_folder
+    from orchestrator.catalog import imported_folder, source_name
     from orchestrator.errors import SweepError
     from orchestrator.store import home_folder
     from workers.benchmarks.base import embedded_sources
@@ -98,8 +98,8 @@ def import_benchmark(
     target = imported_folder(home_folder(db)) / name
     if target.exists() and not force:
         raise SweepError(f"a benchmark {name!r} is imported already ({target}); choose another --name or give --force.")
-    loaded = load_benchmark(name, path=source, embed=embed, score=score)
-    loaded = loaded.restrict(tasks=task, models=models, family=family)
+    loaded = load_benchmark(source_name(source), path=source, embed=embed, score=score)
+    loaded = loaded.restrict(name=name, tasks=task, models=models, family=family)
     fresh = target.with_name(f".{name}.{secrets.token_hex(4)}")  # what is there stays until all is written
     save_tables(loaded, fresh)
     shutil.rmtree(target, ignore_errors=True)

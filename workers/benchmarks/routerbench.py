@@ -49,7 +49,6 @@ def load_routerbench(path: Path, *, name: str, embed: str = "prompt") -> Benchma
     prompts = rows.merged_text("prompt")
     return Benchmark.build(
         name=name,
-        suite=path.resolve().stem,
         queries=samples.tolist(),
         prompts=prompts,
         texts=prompts if embed == "prompt" else rows.merged_text(embed),

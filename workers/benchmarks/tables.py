@@ -66,7 +66,7 @@ def load_tables(directory: Path, *, name: str, embed: str = "prompt", score: str
     _refuse_duplicates(queries, query_ids)
     benchmark = Benchmark.build(
         name=name,
-        suite=meta.get("suite") or meta.get("name") or directory.name,
+        suite=meta.get("suite") or meta.get("name"),
         queries=query_ids,
         prompts=queries.strings("prompt"),
         texts=queries.strings(embed),
