@@ -46,7 +46,7 @@ def describe_benchmark(
 ) -> None:
     """Count, measure headroom, and warn where routing is pointless."""
     from orchestrator.catalog import load_source
-    from orchestrator.cli.output import print_json
+    from orchestrator.cli.output import print_json, print_rows
     from orchestrator.store import home_folder
     from orchestrator.sweep import BenchmarkEntry
     from workers.benchmarks.describe import describe
@@ -57,12 +57,15 @@ def describe_benchmark(
     if as_json:
         print_json(found)
         return
-    for key, value in found.items():
-        if isinstance(value, list):
-            for item in value:
-                typer.echo(f"{key}: {item}")
-        else:
-            typer.echo(f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}")
+    models, headroom, warnings = found.pop("models"), found.pop("headroom"), found.pop("warnings")
+    print_rows([{"": key, "value": _shown(value)} for key, value in {**found, **headroom}.items()], as_json=False)
+    print_rows(models, as_json=False, title="models")
+    for warning in warnings:
+        typer.echo(f"warning: {warning}")
+
+
+def _shown(value: object) -> object:
+    return ", ".join(f"{key}: {n}" for key, n in value.items()) if isinstance(value, dict) else value
 
 
 @benchmarks.command("import")
