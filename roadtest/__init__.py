@@ -27,6 +27,7 @@ _HOMES = {
     "Side": "workers.routers.base",
     "Prediction": "workers.routers.base",
     "Mixture": "workers.routers.base",
+    "mean_outcomes": "workers.routers.base",
     "RouterError": "workers.errors",
     "Sweep": "orchestrator.sweep",
     "RunSummary": "orchestrator.run",

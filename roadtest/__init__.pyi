@@ -5,7 +5,7 @@ from workers.benchmarks.base import Benchmark, Model
 from workers.benchmarks.base import Source as BenchmarkSource
 from workers.encoders.base import Encoder, Input
 from workers.errors import RouterError
-from workers.routers.base import Mixture, Prediction, Router, Side
+from workers.routers.base import Mixture, Prediction, Router, Side, mean_outcomes
 
 __all__ = [
     "Benchmark",
@@ -22,6 +22,7 @@ __all__ = [
     "Sweep",
     "compare",
     "leaderboard",
+    "mean_outcomes",
     "query",
     "results",
     "run",
