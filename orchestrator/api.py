@@ -38,9 +38,8 @@ def run(
     Raises:
         OrchestratorError, WorkersError: What is wrong with the sweep, the data, the database or the machine.
     """
-    beside = None if isinstance(sweep, Sweep) else Path(sweep).resolve().parent
     asked = sweep if isinstance(sweep, Sweep) else Sweep.from_yaml(sweep)
-    plan = load_plan(asked, home=home_folder(db), beside=beside)
+    plan = load_plan(asked, home=home_folder(db))
     check_home(home_folder(db))
     store = open_store(db)
     try:

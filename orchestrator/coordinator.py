@@ -18,6 +18,7 @@ import numpy as np
 from orchestrator.errors import OrchestratorError, RunError
 from orchestrator.executors.base import Context, EmbedContext, EvaluateContext, Executor, Shard, ShardReport
 from orchestrator.plan import Plan, PlannedUnit
+from orchestrator.queue import exit_code
 from orchestrator.store import Store, claims, registry, results
 from orchestrator.store.results import Finished
 from workers.artifacts import ArtifactStore
@@ -134,17 +135,17 @@ class Coordinator:
             self._counts = claims.counts(session, self.sweep_id)
         if freed:
             log.info("reclaiming %d units of dead coordinators", freed)
-        exit_code = 4
+        failed = True
         heart = threading.Thread(target=self._beat, name="roadtest-heart", daemon=True)
         heart.start()
         try:
             self._check_artifacts()
             self._loop()
-            exit_code = 3 if self.stopped else 0
+            failed = False
         finally:
             self._ended.set()
             heart.join()
-            self._end(exit_code)
+            self._end(failed)
         return self._counts
 
     def _loop(self) -> None:
@@ -186,7 +187,7 @@ class Coordinator:
                 session,
                 self.sweep_id,
                 self.id,
-                limit=2 * self.executor.workers * self.pace.shard_units,
+                limit=self._fair_share(),
                 lease=self.pace.lease,
             )
             self._load_durations(session)
@@ -198,6 +199,12 @@ class Coordinator:
         self._backlog.extend(
             Claimed(unit_id=row["id"], epoch=row["epoch"], planned=self._by_key[row["key"]]) for row in rows
         )
+
+    def _fair_share(self) -> int:
+        """Units to claim at once: half of what is left, so that another coordinator finds work too."""
+        left = sum(n for (_, state), n in self._counts.items() if state in ("ready", "invalidated"))
+        least, most = 4 * self.executor.workers, 2 * self.executor.workers * self.pace.shard_units
+        return max(least, min(left // 2, most))
 
     def _load_durations(self, session: Any) -> None:
         if self._durations:
@@ -420,7 +427,7 @@ class Coordinator:
             except OrchestratorError as error:
                 log.warning("a heartbeat failed: %s", error)
 
-    def _end(self, exit_code: int) -> None:
+    def _end(self, failed: bool) -> None:
         """Keep what is nearly done, hand the rest back, write the end down; works after an error too."""
         until = time.monotonic() + self.pace.grace
         try:
@@ -430,12 +437,12 @@ class Coordinator:
             self._flush()
             with self.store.begin() as session:
                 handed_back = claims.release(session, self.id)
-                claims.end(session, self.id, exit_code)
                 self._counts = claims.counts(session, self.sweep_id)
+                claims.end(session, self.id, 4 if failed else exit_code(self._counts, stopped=self.stopped))
             if handed_back:
                 log.info("handed %d units back", handed_back)
         except OrchestratorError as error:
-            if exit_code != 4:
+            if not failed:
                 raise
             log.error("could not hand units back, their leases will run out: %s", error)
 

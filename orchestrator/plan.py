@@ -15,11 +15,14 @@ from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
 from orchestrator.errors import PlanError
 from orchestrator.keys import canonical_json, digest, unit_key
 from orchestrator.sweep import RouterEntry, Sweep
+from workers.benchmarks.base import ENOUGH_COMPLETE
 from workers.embed import BATCH_SCHEME, UniqueInputs, check_inputs, embedding_digest, slice_bounds, unique_inputs
 from workers.errors import RouterError
 from workers.metrics.summary import VERSION as METRICS_VERSION
 from workers.routers.base import Router, resolve_params, router_class
+from workers.sides import ENOUGH_VALIDATION, FOLDS
 from workers.splits import split_benchmark
+from workers.tuning import CRITERIA
 from workers.units import EmbedUnit, EvaluateUnit, Formulation
 
 #: Part of every key: raise one when its code would give other results for the same inputs.
@@ -153,6 +156,11 @@ def _resolve_router(entry: RouterEntry) -> _PlannedRouter:
             f"routers: {entry.name!r}: `tune: true`, but nothing is left to tune "
             f"({', '.join(cls.tunables) or 'it has no tunables'})."
         )
+    unset = [name for name in cls.tunables if params[name] is None]
+    if unset and not tuned:
+        raise RouterError(
+            f"routers: {entry.name!r}: `tune: false`, but {', '.join(unset)} is not given; give it or tune."
+        )
     if entry.twin:
         cls.check_twin()
     if tuned:
@@ -162,14 +170,20 @@ def _resolve_router(entry: RouterEntry) -> _PlannedRouter:
 
 def _training_sizes(sweep: Sweep, evaluated: EvaluatedBenchmark) -> dict[tuple[float, int], int]:
     """Queries on the training side by training size and split index."""
+    complete = float(evaluated.benchmark.complete.mean())
+    if "utility" in sweep.formulation and complete < ENOUGH_COMPLETE:
+        raise PlanError(
+            f"benchmark {evaluated.name!r}: only {complete:.0%} of the queries have every model observed; an area that "
+            f"means something needs {ENOUGH_COMPLETE:.0%}: choose a smaller pool with `models:` or `family:`."
+        )
     sizes: dict[tuple[float, int], int] = {}
     for size, seed in product(sorted({1.0, *sweep.train_sizes}), range(sweep.seeds)):
         split = split_benchmark(evaluated.benchmark, seed, root_seed=sweep.root_seed, train_size=size)
         sizes[size, seed] = len(split.train)
-        if not len(split.train):
+        if not len(split.train) or not len(split.test):
             raise PlanError(
-                f"benchmark {evaluated.name!r}: split {seed} has no training query at train size {size}; "
-                "it is too small to be split."
+                f"benchmark {evaluated.name!r}: split {seed} at train size {size} has {len(split.train)} training and "
+                f"{len(split.test)} complete test queries; it is too small to be split."
             )
     return sizes
 
@@ -303,15 +317,18 @@ def _evaluate_spec(
         tuning = {
             "space": router.cls.space(),
             "budget": budget,
-            "criterion": "validation auc_path, below 200 queries 5-fold group CV",
+            "criterion": CRITERIA[formulation],
+            "cross_validation": {"below": ENOUGH_VALIDATION, "folds": FOLDS},
         }
+    if formulation == "selection":  # it draws no frontier and resamples nothing
+        options = {name: options[name] for name in ("cost_normalizer", "missing")}
     benchmark = evaluated.benchmark
     return {
         "kind": "evaluate",
         "benchmark": benchmark.fingerprint,
         "source_groups": benchmark.groups_digest,
         # Resamples of the bootstrap depend on these two names.
-        "suite": [benchmark.suite, benchmark.embedded] if options["bootstrap"] else None,
+        "suite": [benchmark.suite, benchmark.embedded] if options.get("bootstrap") else None,
         "embedding": embedding
         and {"recipe": embedding.recipe, "inputs": embedding.inputs.digest, "batches": BATCH_SCHEME},
         "router": {

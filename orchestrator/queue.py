@@ -1,7 +1,11 @@
-"""Which states has a unit, and what happens to it after each outcome? One table and pure rules."""
+"""Which states has a unit, and what happens to it after each outcome? One table and pure rules.
+
+The queue's SQL is `orchestrator.store.claims` and `orchestrator.store.results`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from orchestrator.errors import TransitionError
@@ -74,3 +78,20 @@ def after_failure(kind: str, *, n_failures: int, n_deaths: int, alone: bool) -> 
     failures = n_failures + 1
     final = kind in FINAL_KINDS or failures >= MAX_FAILURES
     return (State.FAILED if final else State.READY), failures, n_deaths
+
+
+#: States in which a unit still waits to be computed.
+UNFINISHED = frozenset({State.READY, State.RUNNING, State.INVALIDATED})
+
+
+def exit_code(counts: Mapping[tuple[str, str], int], *, stopped: bool) -> int:
+    """How a run ended: 0 all done, 1 some failed or wait for one that did, 3 stopped before the end.
+
+    Args:
+        counts: Units of the sweep by (kind, state).
+        stopped: Whether someone asked for the end.
+    """
+    states = {state for (_, state), n in counts.items() if n}
+    if states & UNFINISHED:
+        return 3 if stopped else 1
+    return 1 if states & {State.FAILED, State.QUARANTINED} else 0

@@ -19,6 +19,7 @@ from orchestrator.coordinator import Coordinator, Pace, Progress
 from orchestrator.enlist import enlist
 from orchestrator.executors.base import Executor
 from orchestrator.plan import Plan, plan_sweep
+from orchestrator.queue import exit_code
 from orchestrator.store import Store, registry
 from orchestrator.sweep import Sweep
 
@@ -34,32 +35,36 @@ class RunSummary:
     sweep: str
     #: Units of the sweep by (kind, state).
     counts: Mapping[tuple[str, str], int]
-    interrupted: bool
+    #: Whether someone asked for the end.
+    stopped: bool
 
     def number(self, *states: str) -> int:
         """Units in any of these states."""
         return sum(n for (_, state), n in self.counts.items() if state in states)
 
     @property
+    def interrupted(self) -> bool:
+        """Whether something is left because someone asked for the end."""
+        return self.exit_code == 3
+
+    @property
     def exit_code(self) -> int:
-        """0 done, 1 some units failed, were quarantined or wait for one that did, 3 interrupted."""
-        if self.interrupted:
-            return 3
-        return 1 if self.number("failed", "quarantined", "ready", "invalidated") else 0
+        """0 all done, 1 some units failed, were quarantined or wait for one that did, 3 interrupted."""
+        return exit_code(self.counts, stopped=self.stopped)
 
 
-def load_plan(sweep: Sweep, *, home: Path, beside: Path | None) -> Plan:
+def load_plan(sweep: Sweep, *, home: Path) -> Plan:
     """Read everything a sweep names and resolve it into units.
 
     Raises:
         OrchestratorError, WorkersError: With what is wrong in the sweep, the files or the packages.
     """
-    return plan_sweep(sweep, load_benchmarks(sweep, home=home, beside=beside), load_encoders(sweep.encoders))
+    return plan_sweep(sweep, load_benchmarks(sweep, home=home, beside=sweep.folder), load_encoders(sweep.encoders))
 
 
 def artifacts_url(store: Store) -> str:
-    """Where embeddings live."""
-    return str(store.home.resolve() / "artifacts")
+    """Where embeddings live: ROADTEST_ARTIFACTS, any fsspec URL, else a folder of the home."""
+    return os.environ.get("ROADTEST_ARTIFACTS") or str(store.home.resolve() / "artifacts")
 
 
 def run_plan(
@@ -109,7 +114,7 @@ def run_plan(
             counts = coordinator.run()
     finally:
         running.close()
-    return RunSummary(sweep=plan.sweep.name, counts=counts, interrupted=coordinator.stopped)
+    return RunSummary(sweep=plan.sweep.name, counts=counts, stopped=coordinator.stopped)
 
 
 def _nothing_left(store: Store, sweep_id: int) -> bool:

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from orchestrator.errors import SweepError
 from workers.units import Formulation, ProtocolOptions
@@ -94,7 +103,7 @@ class StageResources(_Strict):
     """What one Ray worker of a stage reserves."""
 
     num_cpus: float = Field(1, gt=0)
-    num_gpus: float = Field(0, ge=0)
+    num_gpus: float = Field(0, ge=0, description="Reserved; encoders and routers of this version compute on the CPU.")
     memory: int | None = Field(None, gt=0, description="Bytes.")
 
 
@@ -133,7 +142,7 @@ class Sweep(_Strict):
         ),
     ] = Field(["utility"], min_length=1)
     seeds: int = Field(20, ge=1, le=10_000, description="Number of splits: indices 0 .. seeds - 1.")
-    root_seed: int = Field(0, ge=0)
+    root_seed: int = Field(0, ge=0, lt=2**63)
     train_sizes: list[float] = Field([1.0], min_length=1, description="Fractions of the training side, nested.")
     reference: str | None = Field(
         None,
@@ -175,6 +184,14 @@ class Sweep(_Strict):
             raise ValueError(f"reference: no router {self.reference!r} in this sweep; {hint}")
         return self
 
+    #: Folder of the sweep file, where relative paths of benchmarks are looked for too.
+    _folder: Path | None = PrivateAttr(None)
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the file that it was read from."""
+        return self._folder
+
     @classmethod
     def from_yaml(cls, path: str | Path) -> Sweep:
         """Read a sweep file.
@@ -203,7 +220,9 @@ class Sweep(_Strict):
                 f"{path}: a sweep file is a mapping with `name`, `benchmarks` and `routers`; "
                 f"this is {type(data).__name__}."
             )
-        return cls.from_dict(data, where=str(path))
+        sweep = cls.from_dict(data, where=str(path))
+        sweep._folder = path.resolve().parent
+        return sweep
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "sweep") -> Sweep:

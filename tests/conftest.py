@@ -21,7 +21,7 @@ from tests.tiny import write_tables
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: empty, and nothing of the user's environment points elsewhere."""
-    for name in ("ROADTEST_DB", "ROADTEST_HOME"):
+    for name in ("ROADTEST_DB", "ROADTEST_HOME", "ROADTEST_ARTIFACTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from workers.benchmarks.base import Benchmark
+from workers.benchmarks.base import ENOUGH_COMPLETE, Benchmark
 from workers.errors import InputError, RouterError
 from workers.metrics.areas import Areas
 from workers.metrics.bootstrap import bootstrap_areas, multiplicities
@@ -24,9 +24,6 @@ from workers.sides import Trial, blinded, cost_ratios, hidden, subset, tuning_tr
 from workers.splits import split_benchmark
 from workers.tuning import Tuned, TuningTask, fit_jobs, tune
 from workers.units import PREFERENCES, EvaluateResult, EvaluateUnit, ProtocolOptions, UnitFailure
-
-#: Below this share of complete rows areas are refused (protocol 1, Missing values).
-ENOUGH_COMPLETE = 0.5
 
 #: Units evaluated at once: bounds the memory that tuning holds, 20 configurations' predictions for each unit.
 TOGETHER = 8
@@ -180,7 +177,7 @@ class _Shard:
     def _check(self, cls: type[Router], unit: EvaluateUnit) -> None:
         where = f"benchmark {self.benchmark.name!r}, router {unit.router!r}: "
         complete = float(self.benchmark.complete.mean())
-        if complete < ENOUGH_COMPLETE:
+        if unit.formulation == "utility" and complete < ENOUGH_COMPLETE:
             raise InputError(
                 f"{where}only {complete:.0%} of the queries have every model observed; an area that means something "
                 f"needs at least {ENOUGH_COMPLETE:.0%}: choose a smaller pool with `models:` or `family:`."

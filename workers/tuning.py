@@ -20,6 +20,9 @@ from workers.units import PREFERENCES, Formulation, ProtocolOptions
 #: Validation scores (x 100) closer than this tie, and the simplest configuration wins.
 TIE = 1e-9
 
+#: A space that holds fewer configurations than the budget is given up after so many doublings of the draw.
+MOST_DOUBLINGS = 4
+
 #: What tuning maximises in each formulation.
 CRITERIA: Mapping[Formulation, str] = {"utility": "auc_path", "selection": "utility_mean"}
 
@@ -103,8 +106,23 @@ def _draw(task: TuningTask) -> list[dict[str, Any]]:
         raise RouterError(
             f"router {cls.name!r} cannot be tuned: training and validation hold no complete row to judge by."
         )
-    rng = generator(task.root_seed, "tuning", cls.name, task.split)
-    return cls.candidates(n_train=task.n_train, budget=task.options.tuning_budget, fixed=task.fixed, rng=rng)
+    budget = task.options.tuning_budget
+
+    def candidates(number: int) -> list[dict[str, Any]]:
+        rng = generator(task.root_seed, "tuning", cls.name, task.split)
+        return cls.candidates(n_train=task.n_train, budget=number, fixed=task.fixed, rng=rng)
+
+    fixed = {name: value for name, value in task.fixed.items() if name in cls.tunables}
+    if not fixed:
+        return candidates(budget)
+    # Configurations that differ in fixed parameters alone are one: draw on until there are enough.
+    distinct: list[dict[str, Any]] = []
+    for doubling in range(MOST_DOUBLINGS):
+        drawn = [{**config, **fixed} for config in candidates(budget << doubling)]
+        distinct = [config for i, config in enumerate(drawn) if config not in drawn[:i]]
+        if len(distinct) >= budget:
+            break
+    return distinct[:budget]
 
 
 def _choose(task: TuningTask, configs: list[dict[str, Any]], answers: list[list[Fitted]]) -> Tuned:

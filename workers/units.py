@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Price of cost at each stored preference (protocol 1).
-PREFERENCES: Mapping[str, float] = {"low_cost": 1.0, "balanced": 0.5, "high_performance": 0.1}
+PREFERENCES: Mapping[str, float] = {"low-cost": 1.0, "balanced": 0.5, "high-performance": 0.1}
 
 Formulation = Literal["utility", "selection"]
 

@@ -111,6 +111,7 @@ def upgrade() -> None:
         sa.Column("benchmark_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("root_seed", sa.BigInteger(), nullable=False),
         sa.Column("seed", sa.Integer(), nullable=False),
+        sa.Column("n_dropped", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["benchmark_id"], ["benchmark.id"], name=op.f("fk_split_benchmark_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_split")),
         sa.UniqueConstraint("benchmark_id", "root_seed", "seed", name=op.f("uq_split_benchmark_id_root_seed_seed")),

@@ -19,7 +19,8 @@ def leaderboard_table(results: pd.DataFrame, spec: Mapping[str, Any] | None = No
     """Average over splits, one row per router of every panel, best first.
 
     Ranks (1 = best, equal means share the better rank) go by mean `auc`, or by mean utility where the formulation is
-    selection. Privileged routers and blind twins are references and carry no rank. sd: ddof 1, NaN for one split.
+    selection. Privileged routers and blind twins are references and carry no rank, nor does a router that lacks a split
+    of its panel: its mean is over other queries. sd: ddof 1, NaN for one split.
 
     Args:
         results: The view `results` of one sweep.
@@ -42,12 +43,13 @@ def panel_leaderboard(panel: Panel) -> pd.DataFrame:
         auc_rel_mean=("auc_rel", "mean"),
         utility_mean=("utility_mean", "mean"),
         utility_sd=("utility_mean", "std"),
-        n_seeds=("seed", "nunique"),
+        n_seeds=(panel.metric, "count"),
         privileged=("privileged", "first"),
         twin_of=("twin_of", "first"),
     )
     scores = table["auc_mean" if panel.metric == "auc" else "utility_mean"].round(9)
-    competes = ~table["privileged"].astype(bool) & table["twin_of"].isna()
+    complete = table["n_seeds"] == panel.n_splits
+    competes = ~table["privileged"].astype(bool) & table["twin_of"].isna() & complete
     table["rank"] = scores.where(competes).rank(ascending=False, method="min").astype("Int64")
     table = table.assign(_score=scores).sort_values("_score", ascending=False, kind="stable").reset_index()
     for column in ("benchmark", "encoder", "formulation", "train_size"):

@@ -14,6 +14,7 @@ from orchestrator.errors import AnalysisError
 COLUMNS = (
     "benchmark", "encoder", "router", "seed", "train_size", "n_train", "n_test", "formulation",
     "auc", "auc_path", "auc_rel", "utility_mean", "privileged", "query_blind", "twin_of", "sweep_position",
+    "chosen", "tuning_seconds",
 )  # fmt: skip
 
 #: What a panel is ranked and judged by.
@@ -43,6 +44,11 @@ class Panel:
     def metric(self) -> str:
         """The metric that ranks its routers."""
         return PRIMARY_METRIC[self.formulation]
+
+    @property
+    def n_splits(self) -> int:
+        """Splits on which some router has a value of the metric; a router that lacks one is incomplete."""
+        return int(self.results.loc[self.results[self.metric].notna(), "seed"].nunique())
 
 
 def panels(results: pd.DataFrame, spec: Mapping[str, Any] | None = None) -> list[Panel]:
@@ -101,7 +107,9 @@ def _check(results: pd.DataFrame) -> None:
 
 
 def _cut(results: pd.DataFrame) -> Iterator[Panel]:
-    numbers = {name: pd.to_numeric(results[name]) for name in ("auc", "auc_path", "auc_rel", "utility_mean")}
+    numbers = {
+        name: pd.to_numeric(results[name]) for name in ("auc", "auc_path", "auc_rel", "utility_mean", "tuning_seconds")
+    }
     ordered = results.assign(**numbers).sort_values(["sweep_position", "router", "seed"], kind="stable")
     for _, rows in ordered.groupby(["benchmark", "formulation", "train_size"], sort=False):
         first = rows.iloc[0]

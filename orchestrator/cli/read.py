@@ -116,14 +116,14 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("roadtest-export"),
 ) -> None:
     """Write a sweep's views to files."""
-    from orchestrator.store import open_store, reading
+    from orchestrator.store import open_store, reading, views
 
     store = open_store(db, create=False)
     try:
         with store.read() as session:
             name = reading.find_sweep(session, sweep)
             out.mkdir(parents=True, exist_ok=True)
-            for view, frame in reading.view_frames(session, name, ("results", "leaderboard", "decisions", "frontier")):
+            for view, frame in reading.view_frames(session, name, views.NAMES):
                 path = out / f"{view}.{format}"
                 if format == "parquet":
                     frame.to_parquet(path, index=False)

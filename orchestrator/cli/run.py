@@ -52,7 +52,7 @@ def plan(
     from orchestrator.store import home_folder, open_store
     from orchestrator.sweep import Sweep
 
-    planned = load_plan(Sweep.from_yaml(sweep), home=home_folder(db), beside=sweep.resolve().parent)
+    planned = load_plan(Sweep.from_yaml(sweep), home=home_folder(db))
     states = {}
     try:
         store = open_store(db, create=False)
@@ -102,7 +102,7 @@ def run(
     from orchestrator.cli.output import log_to_file
     from orchestrator.cli.progress import shown_progress
     from orchestrator.cli.read import show_report
-    from orchestrator.errors import SweepError
+    from orchestrator.errors import AnalysisError, SweepError
     from orchestrator.run import load_plan, run_plan
     from orchestrator.store import check_home, home_folder, open_store
     from orchestrator.sweep import Sweep
@@ -111,7 +111,7 @@ def run(
         raise SweepError("--address names a Ray cluster, --executor local uses none; drop one of them.")
     asked = Sweep.from_yaml(sweep)
     # Planned first: bad input leaves neither a database nor a log behind.
-    planned = load_plan(asked, home=home_folder(db), beside=sweep.resolve().parent)
+    planned = load_plan(asked, home=home_folder(db))
     check_home(home_folder(db))
     store = open_store(db)
     try:
@@ -131,7 +131,12 @@ def run(
             )
         if report and summary.exit_code != 3:
             store.running = False
-            show_report(store, asked.name, out)
+            try:
+                show_report(store, asked.name, out)
+            except AnalysisError as error:
+                if not summary.exit_code:
+                    raise
+                typer.echo(f"no report: {error}", err=True)  # what failed is said above, and is the exit code
     finally:
         store.close()
     if summary.exit_code:

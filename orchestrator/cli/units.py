@@ -44,7 +44,7 @@ def status(
             with store.read() as session:
                 found = read_status(session, find_sweep(session, sweep))
             print_json(found) if as_json else _print_status(found)
-            if not watch or not found["coordinators"]:
+            if not watch or not any(row["lease_seconds"] > 0 for row in found["coordinators"]):
                 return
             time.sleep(2)
     finally:
@@ -56,7 +56,8 @@ def _print_status(found: dict[str, Any]) -> None:
 
     print_rows(found["counts"], as_json=False, title=f"sweep {found['sweep']}")
     for row in found["coordinators"]:
-        typer.echo(f"coordinator {row['id']} on {row['host']} (pid {row['pid']}) holds {row['units']} units")
+        stale = "" if row["lease_seconds"] > 0 else "; its lease ran out, the next run takes them"
+        typer.echo(f"coordinator {row['id']} on {row['host']} (pid {row['pid']}) holds {row['units']} units{stale}")
     if found["failures"]:
         columns = ("unit_key", "benchmark", "router", "seed", "error_kind", "attempts", "message")
         print_rows(

@@ -40,5 +40,6 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Drop what has not begun; threads cannot be ended, so what has begun ends by itself and nobody takes it."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        idle = not any(future.running() for future in self._pending)
+        self._pool.shutdown(wait=idle, cancel_futures=True)
         self._limits.restore_original_limits()

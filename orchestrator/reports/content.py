@@ -13,6 +13,7 @@ from orchestrator.analysis.comparisons import Comparison, compare_to_reference
 from orchestrator.analysis.leaderboard import panel_leaderboard
 from orchestrator.analysis.panels import Panel, full_size, panels
 from orchestrator.analysis.sentences import verdict_sentence
+from orchestrator.analysis.tuning import Tuning, tunings
 
 #: Column heads of the metrics.
 METRIC_TITLES: Mapping[str, str] = {"auc": "AUC", "auc_path": "AUC path", "utility_mean": "Utility"}
@@ -22,7 +23,7 @@ METRIC_TITLES: Mapping[str, str] = {"auc": "AUC", "auc_path": "AUC path", "utili
 class Standing:
     """One line of a leaderboard; means and sds over splits, None where undefined."""
 
-    #: None for references.
+    #: None for whoever looks at outcomes, blind twins, and routers that lack a split.
     rank: int | None
     router: str
     auc: float | None
@@ -33,7 +34,8 @@ class Standing:
     utility: float | None
     utility_sd: float | None
     n_splits: int
-    #: What kind of line it is: `reference`, `sees outcomes`, `blind twin` or "".
+    is_reference: bool
+    #: What a reader must know of the line besides its name: `reference`, `sees outcomes`, `tuned`, `2 of 3 splits`.
     note: str
 
 
@@ -45,6 +47,7 @@ class PanelContent:
     standings: tuple[Standing, ...]
     #: Best candidate first, each with its comparisons by metric.
     comparisons: tuple[Mapping[str, Comparison], ...]
+    tunings: tuple[Tuning, ...]
     #: Whether the sweep's reference has results here.
     has_reference: bool
     #: Whether this is the benchmark's full training size, at which verdicts are given.
@@ -122,21 +125,32 @@ def _panel_content(
         if (row.benchmark, row.encoder, row.formulation, row.train_size) == identity:
             by_candidate.setdefault(row.candidate, {})[row.metric] = row
     judged = [rows for rows in by_candidate.values() if panel.metric in rows]
+    tuned = tunings(panel)
     return PanelContent(
         panel=panel,
-        standings=tuple(_standing(row, reference) for row in panel_leaderboard(panel).to_dict("records")),
+        standings=tuple(
+            _standing(
+                row,
+                is_reference=row["router"] == reference,
+                is_tuned=any(row["router"] == tuning.router for tuning in tuned),
+                n_splits=panel.n_splits,
+            )
+            for row in panel_leaderboard(panel).to_dict("records")
+        ),
         comparisons=tuple(sorted(judged, key=lambda rows: -rows[panel.metric].difference)),
+        tunings=tuple(tuned),
         has_reference=bool((panel.results["router"] == reference).any()),
         is_full=is_full,
     )
 
 
-def _standing(row: Mapping[Any, Any], reference: str | None) -> Standing:
-    note = "reference" if row["router"] == reference else ""
-    if not pd.isna(row["twin_of"]):
-        note = "blind twin"
-    elif row["privileged"]:
-        note = "sees outcomes"
+def _standing(row: Mapping[Any, Any], *, is_reference: bool, is_tuned: bool, n_splits: int) -> Standing:
+    notes = {
+        "reference": is_reference,
+        "sees outcomes": row["privileged"],
+        "tuned": is_tuned,
+        f"{row['n_seeds']} of {n_splits} splits": row["n_seeds"] < n_splits,
+    }
     return Standing(
         rank=None if pd.isna(row["rank"]) else int(row["rank"]),
         router=str(row["router"]),
@@ -148,7 +162,8 @@ def _standing(row: Mapping[Any, Any], reference: str | None) -> Standing:
         utility=_number(row["utility_mean"]),
         utility_sd=_number(row["utility_sd"]),
         n_splits=int(row["n_seeds"]),
-        note=note,
+        is_reference=is_reference,
+        note=", ".join(note for note, holds in notes.items() if holds),
     )
 
 

@@ -37,6 +37,8 @@ class Section:
     models: tuple[Mapping[Any, Any], ...]
     #: Numbers of queries over splits: `train`, `validation`, `test` as "700" or "690 to 712".
     sizes: Mapping[str, str]
+    #: Validation and test queries of a split that were left out, "" when none were.
+    dropped: str
 
 
 def render(sweep: Mapping[str, Any], results: pd.DataFrame, frontier: pd.DataFrame, models: pd.DataFrame) -> str:
@@ -63,6 +65,7 @@ def render(sweep: Mapping[str, Any], results: pd.DataFrame, frontier: pd.DataFra
     )
     environment.filters |= {
         "number": words.number, "difference": words.difference, "interval": words.interval, "p": words.p,
+        "chosen": words.chosen, "folds": words.folds,
     }  # fmt: skip
     return environment.get_template("report.html.j2").render(
         sweep=sweep,
@@ -86,6 +89,8 @@ def _sections(
 ) -> Sequence[Section]:
     sections = []
     for i, (benchmark, panels) in enumerate(content.benchmarks.items(), 1):
+        rows = results[results["benchmark"] == benchmark]
+        full = rows[rows["train_size"] == rows["train_size"].max()]
         own = models[models["benchmark"] == benchmark].sort_values(["mean_cost", "model"], kind="stable")
         sections.append(
             Section(
@@ -102,18 +107,16 @@ def _sections(
                     for panel in panels
                 ),
                 models=tuple(own.astype(object).where(own.notna(), None).to_dict("records")),
-                sizes=_sizes(results[results["benchmark"] == benchmark]),
+                sizes={side: _range(full[f"n_{side}"]) for side in ("train", "validation", "test")},
+                dropped=_range(full["n_dropped"]) if "n_dropped" in full and full["n_dropped"].any() else "",
             )
         )
     return sections
 
 
-def _sizes(rows: pd.DataFrame) -> dict[str, str]:
-    full = rows[rows["train_size"] == rows["train_size"].max()]
-    ranges = {
-        side: (int(full[f"n_{side}"].min()), int(full[f"n_{side}"].max())) for side in ("train", "validation", "test")
-    }
-    return {side: f"{low}" if low == high else f"{low} to {high}" for side, (low, high) in ranges.items()}
+def _range(counts: pd.Series[Any]) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _facts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

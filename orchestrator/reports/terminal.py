@@ -69,7 +69,7 @@ def print_comparisons(console: Console, rows: Sequence[Comparison]) -> None:
 
 
 def leaderboard(content: PanelContent) -> Table:
-    """Means ± sd over splits, best first; references carry no rank."""
+    """Means ± sd over splits, best first; references and routers that lack a split carry no rank."""
     utility = content.panel.formulation == "utility"
     table = _table(f"{content.panel.benchmark} · {content.panel.title}")
     table.add_column("#", justify="right")
@@ -81,10 +81,10 @@ def leaderboard(content: PanelContent) -> Table:
     for row in content.standings:
         areas = (spread(row.auc, row.auc_sd), spread(row.auc_path, row.auc_path_sd), number(row.auc_rel, 3))
         utilities = number(row.utility) if utility else spread(row.utility, row.utility_sd)
-        name = Text(row.router).append(f"  {row.note}" if row.note and row.note != "blind twin" else "", style="dim")
+        name = Text(row.router).append(f"  {row.note}" if row.note else "", style="dim")
         table.add_row(
             str(row.rank or NOTHING), name, *(areas if utility else ()), utilities, str(row.n_splits),
-            style="bold" if row.note == "reference" else "" if row.rank else "dim",
+            style="bold" if row.is_reference else "" if row.rank else "dim",
         )  # fmt: skip
     return table
 

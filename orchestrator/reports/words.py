@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median_low
+from typing import Any
 
 from orchestrator.analysis.sentences import signed
 from orchestrator.analysis.verdicts import Kind
@@ -49,3 +52,22 @@ def p(value: float | None) -> str:
     if value is None:
         return NOTHING
     return "<\u00a00.001" if value < 0.001 else f"{value:.3f}"
+
+
+def chosen(values: Sequence[Any]) -> str:
+    """The values that tuning chose for one parameter: numbers that vary by range and median, else the most frequent."""
+    if len(set(map(str, values))) > 1 and all(isinstance(x, int | float) and not isinstance(x, bool) for x in values):
+        return f"{_value(min(values))} to {_value(max(values))}, median {_value(median_low(values))}"
+    value, count = Counter(map(_value, values)).most_common(1)[0]
+    return f"{value} ({count} of {len(values)})"
+
+
+def folds(counts: Sequence[int]) -> str:
+    """On what tuning judged."""
+    return " or ".join("validation side" if count == 1 else f"{count}-fold" for count in counts)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import QueuePool
 
 from orchestrator.errors import DatabaseError, RunError
 
@@ -91,7 +92,7 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(target, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=_sqlite_pool())
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
 
     @event.listens_for(engine, "connect")
     def _settings(connection: Any, _record: Any) -> None:
@@ -115,12 +116,6 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
-
-
-def _sqlite_pool() -> type[Any]:
-    from sqlalchemy.pool import QueuePool
-
-    return QueuePool
 
 
 def clock(dialect: str) -> str:

@@ -186,10 +186,12 @@ def status(session: Session, sweep: str) -> dict[str, Any]:
     """How far a sweep is: counts, live coordinators, the newest failures."""
     counts = session.rows("SELECT kind, state, n FROM progress WHERE sweep = :s ORDER BY kind, state", s=sweep)
     running = session.rows(
-        f"""SELECT c.id, c.host, c.pid, c.started_at, count(*) AS units,
-                   min(u.lease_expires) - {session.now} AS lease_seconds
-            FROM coordinator c JOIN unit u ON u.coordinator_id = c.id AND u.state = 'running'
-            JOIN sweep s ON s.id = c.sweep_id WHERE s.name = :s GROUP BY c.id, c.host, c.pid, c.started_at""",
+        f"""SELECT c.id, c.host, c.pid, c.started_at, count(DISTINCT u.id) AS units,
+                   max(u.lease_expires) - {session.now} AS lease_seconds
+            FROM sweep_unit su JOIN sweep s ON s.id = su.sweep_id
+            JOIN unit u ON u.id = su.unit_id AND u.state = 'running'
+            JOIN coordinator c ON c.id = u.coordinator_id
+            WHERE s.name = :s GROUP BY c.id, c.host, c.pid, c.started_at ORDER BY c.started_at""",
         s=sweep,
     )
     failures = session.rows("SELECT * FROM failures WHERE sweep = :s ORDER BY unit_key LIMIT 20", s=sweep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ from orchestrator.store import tables as t
 from orchestrator.store.store import Session
 from workers.benchmarks.base import Benchmark
 from workers.splits import split_benchmark
+
+log = logging.getLogger("roadtest.store")
 
 T = TypeVar("T")
 #: Rows per statement: SQLite binds at most 32 766 values.
@@ -116,17 +119,21 @@ def put_splits(session: Session, benchmark_id: int, benchmark: Benchmark, root_s
     missing = [seed for seed in range(seeds) if seed not in there]
     if not missing:
         return there
+    splits = {seed: split_benchmark(benchmark, seed, root_seed=root_seed) for seed in missing}
     session.insert(
         t.split,
-        [{"benchmark_id": benchmark_id, "root_seed": root_seed, "seed": seed} for seed in missing],
+        [
+            {"benchmark_id": benchmark_id, "root_seed": root_seed, "seed": seed, "n_dropped": split.n_dropped}
+            for seed, split in splits.items()
+        ],
         ignore_conflicts=True,
     )
     there = {row["seed"]: row["id"] for row in session.rows(sql, b=benchmark_id, r=root_seed)}
     query_ids = query_positions(session, benchmark_id)
     tests = (
         {"split_id": there[seed], "position": i, "query_id": query_ids[position]}
-        for seed in missing
-        for i, position in enumerate(split_benchmark(benchmark, seed, root_seed=root_seed).test.tolist())
+        for seed, split in splits.items()
+        for i, position in enumerate(split.test.tolist())
     )
     for batch in chunks(tests, 50_000):
         session.insert(t.test_query, batch, ignore_conflicts=True)
@@ -162,12 +169,9 @@ def put_sweep(session: Session, name: str, spec: Mapping[str, Any], *, reference
     session.insert(t.sweep, [{**values, "created_at": now, "updated_at": now}], ignore_conflicts=True)
     row = session.rows("SELECT id, spec FROM sweep WHERE name = :n", n=name)[0]
     if row["spec"] != written:
-        put_event(
-            session,
-            "sweep_changed",
-            f"sweep {name!r} has another specification than before",
-            detail={"before": json.loads(row["spec"])},
-        )
+        message = f"sweep {name!r} has another specification than before: reports and views of it show the new one"
+        log.warning(message)
+        put_event(session, "sweep_changed", message, detail={"before": json.loads(row["spec"])})
     session.update(
         t.sweep, [{"id": row["id"], "spec": written, "reference": reference, "margin": margin, "updated_at": now}]
     )

@@ -109,6 +109,8 @@ split = Table(
     _ref("benchmark_id"),
     Column("root_seed", BigInteger, nullable=False),
     Column("seed", Integer, nullable=False),
+    # Validation and test queries left out because a model is not observed.
+    Column("n_dropped", Integer, nullable=False),
     UniqueConstraint("benchmark_id", "root_seed", "seed"),
 )
 

@@ -53,13 +53,15 @@ def _statements(dialect: str) -> list[str]:
         f"""
         CREATE VIEW results AS
         SELECT s.name AS sweep, u.key AS unit_key, su.benchmark, su.task, b.suite, su.encoder, su.router, u.params,
-               u.chosen, u.seed, u.train_size, u.n_train, u.n_validation, u.n_test, u.formulation, {metrics},
+               u.chosen, u.seed, u.train_size, u.n_train, u.n_validation, u.n_test, sp.n_dropped,
+               u.formulation, {metrics},
                u.tuning_seconds, u.privileged, u.query_blind, su.twin_of, u.config, su.position AS sweep_position,
                {moment.format("u.finished_at")} AS finished_at
         FROM sweep_unit su
         JOIN sweep s ON s.id = su.sweep_id
         JOIN unit u ON u.id = su.unit_id
         JOIN benchmark b ON b.id = u.benchmark_id
+        JOIN split sp ON sp.id = u.split_id
         WHERE u.kind = 'evaluate' AND u.state = 'done'
         """,
         # Baselines that need no embedding are repeated under every encoder of their benchmark.

@@ -93,6 +93,8 @@ CASES: dict[str, tuple[Callable[[Path], None], dict[str, Any], list[str]]] = {
     "unknown path": (nothing, {"benchmarks": [{**TINY, "path": "tony"}]}, ["'tony'", "ROADTEST_SHARED"]),
     "unknown key": (nothing, {"seed": 3}, ["sweep.yaml", "'seed'", "did you mean 'seeds'?"]),
     "k above the training side": (nothing, {"routers": [{**KNN, "k": 500}]}, ["'tiny'", "'knn@5'", "500"]),
+    "a random seed that no database holds": (nothing, {"root_seed": 2**63}, ["root_seed"]),
+    "a tunable neither given nor tuned": (nothing, {"routers": [{"name": "knn", "tune": False}]}, ["k is not given"]),
     "no encoder": (nothing, {"encoders": []}, ["'knn@5'", "`encoders:`"]),
     "a reference that reads outcomes": (nothing, {"reference": "oracle"}, ["'oracle'", "test outcomes"]),
 }  # fmt: skip

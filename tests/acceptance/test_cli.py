@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -170,6 +172,44 @@ def test_failed_units_are_exit_code_1_and_can_be_retried(
     assert rows(cli, "status")["failures"] == []
 
 
+def test_nothing_but_failures_is_exit_code_1_too(
+    cli: Any, tiny: Path, write_sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr("workers.routers.knn.KNN.predict_many", fail)
+    ended = cli("run", write_sweep(routers=[{"name": "knn@5", "use": "knn", "k": 5}]), "--executor", "local")
+    assert ended.code == 1
+    assert "2 units failed" in ended.err
+    assert "no report" in ended.err
+
+
+def test_watching_ends_when_the_lease_of_a_dead_coordinator_does(cli: Any, ran: Path) -> None:
+    with closing(sqlite3.connect("roadtest.db")) as database, database:
+        database.execute("UPDATE unit SET state = 'running', lease_expires = 0 WHERE kind = 'embed'")
+    ended = cli("status", "--watch")
+    assert ended.code == 0
+    assert "its lease ran out" in ended.out
+
+
+def test_a_sweep_of_another_specification_under_one_name_is_warned_of(
+    cli: Any, ran: Path, write_sweep: Callable[..., Path]
+) -> None:
+    ended = cli("run", write_sweep("other.yaml", seeds=1), "--executor", "local", "--no-report")
+    assert ended.code == 0
+    assert "'small' has another specification than before" in ended.err
+
+
+def test_artefacts_live_where_the_environment_says(
+    cli: Any, tiny: Path, write_sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROADTEST_ARTIFACTS", (tiny.parent / "elsewhere").as_uri())
+    assert cli("run", write_sweep(), "--executor", "local", "--no-report").code == 0
+    assert list((tiny.parent / "elsewhere").rglob("*.npy"))
+    assert not (tiny.parent / ".roadtest" / "artifacts").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -217,13 +257,25 @@ def test_sql_refuses_to_do_more_than_read(cli: Any, ran: Path, query: str) -> No
 
 
 @pytest.mark.parametrize("format", ["parquet", "csv"])
-def test_export_is_read_back(cli: Any, ran: Path, format: str) -> None:
+def test_export_is_read_back(
+    cli: Any, tiny: Path, write_sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr("workers.routers.knn.KNN.predict_many", fail)
+    assert cli("run", write_sweep(), "--executor", "local", "--no-report").code == 1
     assert cli("export", "--format", format, "--out", "out").code == 0
     read = pd.read_parquet if format == "parquet" else pd.read_csv
-    for view in ("results", "leaderboard", "decisions", "frontier"):
+    frames = {path.stem: read(path) for path in sorted(Path("out").iterdir())}
+    assert set(frames) == {"results", "leaderboard", "decisions", "frontier", "progress", "failures"}
+    for view, frame in frames.items():
         [n] = rows(cli, "sql", f"SELECT count(*) AS n FROM {view}")
-        assert len(read(Path("out") / f"{view}.{format}")) == n["n"] > 0
-    frame = read(Path("out") / f"results.{format}").set_index("unit_key")["auc"]
+        assert len(frame) == n["n"] > 0
+    progress = frames["progress"].set_index(["kind", "state"])["n"].to_dict()
+    assert progress == {("embed", "done"): 1, ("evaluate", "done"): 4, ("evaluate", "failed"): 2}
+    assert frames["failures"][["router", "message"]].to_numpy().tolist() == [["knn@5", "planted"]] * 2
+    frame = frames["results"].set_index("unit_key")["auc"]
     stored = pd.DataFrame(rows(cli, "sql", "SELECT unit_key, auc FROM results")).set_index("unit_key")["auc"]
     pd.testing.assert_series_equal(frame.sort_index(), stored.sort_index())
 

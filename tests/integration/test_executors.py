@@ -27,7 +27,7 @@ def run_here(folder: Path, executor: ExecutorName, *, workers: int, shard_units:
     """Run the sweep in this process, with shards of a given size."""
     store = open_store(f"sqlite:///{folder / 'roadtest.db'}")
     try:
-        plan = load_plan(Sweep.from_dict(SWEEP_OF_SLICES), home=store.home, beside=folder)
+        plan = load_plan(Sweep.from_dict(SWEEP_OF_SLICES), home=store.home)
         pace = Pace(shard_units=shard_units, first_units=shard_units, shard_seconds=3600.0)
         return run_plan(store, plan, executor=executor, workers=workers, pace=pace)
     finally:

@@ -79,7 +79,7 @@ from orchestrator.run import load_plan, run_plan
 from orchestrator.store import open_store
 from orchestrator.sweep import Sweep
 store = open_store()
-plan = load_plan(Sweep.from_yaml(sys.argv[1]), home=store.home, beside=None)
+plan = load_plan(Sweep.from_yaml(sys.argv[1]), home=store.home)
 pace = Pace(**json.loads(sys.argv[3]))
 sys.exit(run_plan(store, plan, executor="ray", workers=int(sys.argv[2]), pace=pace).exit_code)
 """

@@ -42,7 +42,7 @@ def rows(router: str, auc: Sequence[float], *, path: Sequence[float] | None = No
     defaults = {
         "benchmark": "toolbox", "encoder": "minilm", "router": router, "train_size": 1.0, "n_train": 700, "n_test": 200,
         "formulation": "utility", "auc_rel": 0.5, "utility_mean": 40.0, "privileged": False, "query_blind": False,
-        "twin_of": None, "sweep_position": 0,
+        "twin_of": None, "sweep_position": 0, "chosen": None, "tuning_seconds": None,
     }  # fmt: skip
     areas = {"seed": range(len(auc)), "auc": auc, "auc_path": auc if path is None else path}
     return pd.DataFrame(areas | {name: [value] * len(auc) for name, value in (defaults | columns).items()})
@@ -340,6 +340,25 @@ def test_leaderboard_by_hand() -> None:
     assert math.isnan(leaderboard_table(rows("a", [80.0]))["auc_sd"].iloc[0])
 
 
+def test_incomplete_rows_have_no_rank() -> None:
+    frame = pd.concat(
+        [
+            rows("full", [80.0, 82.0, 81.0]),
+            rows("lucky", [90.0, 91.0]),
+            rows("undefined once", [95.0, math.nan, 95.0]),
+            rows("also full", [70.0, 70.0, 70.0]),
+        ]
+    )
+    table = leaderboard_table(frame).set_index("router")
+    assert table["rank"].dropna().to_dict() == {"full": 1, "also full": 2}
+    assert table["n_seeds"].to_dict() == {"undefined once": 2, "lucky": 2, "full": 3, "also full": 3}
+
+
+def test_as_many_but_other_splits_are_incomplete_too() -> None:
+    other = rows("b", [90.0, 90.0]).assign(seed=[1, 2])
+    assert leaderboard_table(pd.concat([rows("a", [80.0, 80.0]), other]))["rank"].isna().all()
+
+
 def test_leaderboard_of_a_selection_ranks_by_utility() -> None:
     selection = {"formulation": "selection", "auc": None, "auc_path": None, "auc_rel": None}
     frame = pd.concat([rows(name, [0.0]).assign(**selection, utility_mean=u) for name, u in (("a", 40.0), ("b", 41.0))])
@@ -401,6 +420,7 @@ def test_what_the_protocol_says_of_the_reference_areas() -> None:
     position = {router: i for i, router in enumerate(areas["router"].unique())}
     frame = areas.assign(
         seed=areas["split"], train_size=1.0, formulation="utility", auc_rel=None, utility_mean=None, query_blind=False,
+        chosen=None, tuning_seconds=None,
         encoder=["minilm" if not b else None for b in blind], sweep_position=areas["router"].map(position),
         privileged=areas["router"].isin(["oracle", "zero-hindsight"]),
         twin_of=["knn@100" if router == "knn@100 blind twin" else None for router in areas["router"]],

@@ -25,10 +25,16 @@ def test_importing_the_face_is_cheap() -> None:
     assert done.stdout.strip() == "0"
 
 
-def test_a_notebook_runs_a_sweep_and_reads_it(tiny: Path, write_sweep: Callable[..., Path]) -> None:
+def test_a_notebook_runs_a_sweep_and_reads_it(
+    tiny: Path, write_sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     routers = ["oracle", "zero-router", {"name": "knn@5", "use": "knn", "k": 5}]
     path = write_sweep(seeds=10, routers=routers, reference="zero-router")
-    summary = roadtest.run(path, executor="local", workers=1)
+    away = tiny.parent / "away"
+    away.mkdir()
+    monkeypatch.chdir(away)  # relative paths of the sweep file are its own
+    monkeypatch.setenv("ROADTEST_DB", f"sqlite:///{tiny.parent / 'roadtest.db'}")
+    summary = roadtest.run(roadtest.Sweep.from_yaml(path), executor="local", workers=1)
     assert (summary.exit_code, summary.interrupted, summary.number("done")) == (0, False, 31)
 
     frame = roadtest.results("small")

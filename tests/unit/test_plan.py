@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -259,17 +260,52 @@ def test_tune_decides_whether_a_router_is_tuned() -> None:
     plan = make_plan(
         routers=[
             "linear",
-            {"name": "fixed", "use": "linear", "tune": False},
+            {"name": "fixed", "use": "linear", "penalty": 2, "tune": False},
             {"name": "ridge", "use": "linear", "penalty": 2},
+            {"name": "near", "use": "knn", "k": 3, "tune": True},
         ]
     )
     tuned = {unit.router: (unit.unit.tuned, unit.spec["router"]["tuning"] is not None) for unit in evaluates(plan)}  # type: ignore[union-attr]
-    assert tuned == {"linear": (True, True), "fixed": (False, False), "ridge": (False, False)}
+    assert tuned == {
+        "linear": (True, True),
+        "fixed": (False, False),
+        "ridge": (False, False),
+        "near": (True, True),
+    }
+    with pytest.raises(RouterError, match="k is not given"):
+        make_plan(routers=[{"name": "knn", "tune": False}])
+    with pytest.raises(RouterError, match="nothing is left to tune"):
+        make_plan(routers=[{"name": "ridge", "use": "linear", "penalty": 2, "tune": True}])
+
+
+def test_a_tuned_selector_says_what_it_is_tuned_by_and_ignores_what_cannot_move_it() -> None:
+    criteria = {
+        unit.spec["formulation"]: unit.spec["router"]["tuning"]["criterion"]
+        for unit in evaluates(make_plan(routers=["linear"], formulation=["utility", "selection"]))
+    }
+    assert criteria == {"utility": "auc_path", "selection": "utility_mean"}
+    one, other = (
+        [unit.key for unit in evaluates(make_plan(formulation=[formulation], protocol={"bootstrap": n}))]
+        for formulation, n in (("selection", 0), ("selection", 10))
+    )
+    assert one == other
+    one, other = ([unit.key for unit in evaluates(make_plan(protocol={"bootstrap": n}))] for n in (0, 10))
+    assert not set(one) & set(other)
+
+
+def test_too_many_unobserved_cells_are_refused_where_an_area_is_asked_for() -> None:
+    found = benchmark()
+    S, C = found.S.copy(), found.C.copy()
+    S[: found.n_queries * 3 // 4, 0] = C[: found.n_queries * 3 // 4, 0] = np.nan
+    sparse = replace(found, S=S, C=C)
+    with pytest.raises(PlanError, match=r"every model observed.*smaller pool"):
+        make_plan(found=sparse)
+    assert make_plan(found=sparse, formulation=["selection"]).units
 
 
 def test_too_few_queries_to_split() -> None:
     found = benchmark().restrict(n_queries=1)
-    with pytest.raises(PlanError, match="no training query"):
+    with pytest.raises(PlanError, match="too small to be split"):
         make_plan(found=found, seeds=20)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from orchestrator.errors import AnalysisError
 from orchestrator.reports.figures import Axis, _nice_step, _path, _without_straight, frontier_figure
 from orchestrator.reports.html import render
 from orchestrator.reports.terminal import print_report
+from orchestrator.reports.words import chosen
 
 HOSTILE = "<script>alert('x')</script> [bold]&"
 
@@ -43,6 +45,13 @@ class Study:
     models: pd.DataFrame
 
 
+def tuned(seed: int) -> str:
+    """What tuning found on a split: scores 71, 72, ... 80, and parameters of which k varies."""
+    params = {"k": 10 + seed, "weights": HOSTILE if seed % 4 else "uniform"}
+    scores = [float(score) for score in range(71, 81)]
+    return json.dumps({"params": params, "criterion": "auc_path", "folds": 5, "score": 80.0, "scores": scores})
+
+
 def make_study(*benchmarks: str, n_splits: int = 20) -> Study:
     """A sweep of 2 encoders and 8 routers with plausible numbers; baselines have no encoder."""
     rng = np.random.default_rng(3)
@@ -65,7 +74,9 @@ def make_study(*benchmarks: str, n_splits: int = 20) -> Study:
                             "formulation": "utility",
                             "auc": auc[seed], "auc_path": auc[seed] - 0.3, "auc_rel": (auc[seed] - 81) / 16,
                             "utility_mean": auc[seed] / 2, "privileged": privileged, "query_blind": not embeds,
-                            "twin_of": twin_of, "sweep_position": position, "params": "{}", "chosen": None,
+                            "twin_of": twin_of, "sweep_position": position, "params": "{}", "n_dropped": 0,
+                            "chosen": tuned(seed) if router in ("knn", "knn blind twin", HOSTILE) else None,
+                            "tuning_seconds": 0.25 if router in ("knn", "knn blind twin", HOSTILE) else None,
                         }
                     )  # fmt: skip
                     # A hull whose area is auc: rises to its level at x, area = level * (1 - x / 2).
@@ -178,6 +189,61 @@ def test_the_page_says_what_the_analysis_says(page: str) -> None:
 def test_same_input_same_bytes(page: str, study: Study) -> None:
     shuffled = study.results.sample(frac=1, random_state=0), study.frontier.sample(frac=1, random_state=0)
     assert render(study.sweep, *shuffled, study.models.sample(frac=1, random_state=0)) == page
+
+
+def test_tuning_is_told(page: str) -> None:
+    tables = re.findall(r'<table class="keep tuning">.*?</table>', page, flags=re.DOTALL)
+    assert len(tables) == 6
+    cells = [text for text in Page(tables[0]).texts if text]
+    assert [cells.count(name) for name in ("knn", HOSTILE, "knn blind twin", "mlp")] == [1, 1, 0, 0]
+    # The largest of b of 71 ... 80 is 70 + 11 b / (b + 1) on average.
+    row = cells[cells.index("knn") + 1 :]
+    assert row[:8] == ["10", "75.50", "77.33", "79.17", "80.00", "80.00", "0.25", "AUC path, 5-fold"]
+    assert row[8:11] == ["k 10 to 29, median 19", ";", f"weights {HOSTILE} (15 of 20)"]
+    # Two routers under two encoders of three benchmarks, and the first panel's board.
+    texts = Page(page).texts
+    assert (texts.count("tuned"), texts.count("reference, tuned")) == (6, 6)
+
+
+def test_fixed_routers_have_no_tuning_table(study: Study) -> None:
+    fixed = study.results.assign(chosen=None, tuning_seconds=None)
+    page = render(study.sweep, fixed, study.frontier, study.models)
+    assert "<summary>Tuning" not in page
+    assert "tuned" not in Page(page).texts
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([3, 1, 12], "1 to 12, median 3"),
+        ([0.012345, 2, 1500], "0.0123 to 1500, median 2"),
+        ([7, 7], "7 (2 of 2)"),
+        (["cosine", "whitened", "whitened"], "whitened (2 of 3)"),
+        ([True, False, True], "yes (2 of 3)"),
+        ([[100, 100], [50]], "[100, 100] (1 of 2)"),
+    ],
+)
+def test_chosen_values_in_words(values: list[Any], text: str) -> None:
+    assert chosen(values) == text
+
+
+def test_incomplete_routers_are_named_not_ranked(study: Study) -> None:
+    lacking = (study.results["router"] == "linear") & (study.results["seed"] > 16)
+    out = io.StringIO()
+    print_report(Console(file=out, width=160, color_system=None), study.sweep, study.results[~lacking])
+    lines = [line.split() for line in out.getvalue().splitlines() if "17 of 20 splits" in line]
+    assert [line[:2] for line in lines] == [["–", "linear"]] * 6
+    page = render(study.sweep, study.results[~lacking], study.frontier, study.models)
+    assert Page(page).texts.count("17 of 20 splits") == 6
+
+
+def test_dropped_queries_are_told(study: Study, page: str) -> None:
+    assert "were dropped" not in page
+    dropped = study.results.assign(n_dropped=np.where(study.results["benchmark"] == "toolbox/dates", 12, 0))
+    dropped.loc[dropped["seed"] == 3, "n_dropped"] *= 2
+    text = render(study.sweep, dropped, study.frontier, study.models)
+    assert text.count("were dropped") == text.count("602 to test; 12 to 24 more to validate or test were dropped") == 1
+    assert render(study.sweep, study.results.drop(columns="n_dropped"), study.frontier, study.models) == page
 
 
 def test_many_benchmarks_stay_small() -> None:

@@ -98,6 +98,18 @@ def test_what_is_fixed_stays(make_side):
     assert set(tuned.chosen["params"]) == set(cls.tunables)
 
 
+@pytest.mark.parametrize(
+    ("name", "fixed"), [("knn", {"k": 3}), ("mlp", {"epochs": 0}), ("knn", {"weights": "uniform"})]
+)
+def test_a_tunable_that_is_fixed_is_not_tuned_and_the_budget_stays(sides, name, fixed):
+    everything, train, validation = sides
+    trials = tuning_trials(everything, train, validation, np.random.default_rng(0))
+    (tuned,) = tune([task(router_class(name), trials[:1], train.n, fixed=fixed)])
+    assert tuned.router.params().items() >= fixed.items()
+    assert tuned.chosen["params"].items() >= fixed.items()
+    assert len(tuned.chosen["scores"]) == 6
+
+
 def test_a_small_validation_side_becomes_five_group_folds(sides):
     everything, train, validation = sides
     trials = tuning_trials(everything, train, validation, np.random.default_rng(0))
@@ -156,7 +168,7 @@ def test_a_selector_is_fitted_once_per_preference_with_its_own_stream(sides):
     jobs = fit_jobs(router_class("knn")(k=3), trial, "selection", 0, 4)
     assert [job.price for job in jobs] == [1.0, 0.5, 0.1]
     assert len({id(job.router) for job in jobs}) == 3
-    assert jobs[0].rng.random() == generator(0, "fit", "knn", 4, "low_cost").random()
+    assert jobs[0].rng.random() == generator(0, "fit", "knn", 4, "low-cost").random()
     assert len({job.rng.random() for job in jobs}) == 3
 
 

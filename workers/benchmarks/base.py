@@ -18,6 +18,8 @@ from workers.errors import BenchmarkError
 from workers.plugins import discover, nearest
 
 Floats = npt.NDArray[np.float64]
+#: Below this share of complete rows areas are refused (protocol 1, Missing values).
+ENOUGH_COMPLETE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from workers.benchmarks.base import Benchmark, Floats
+from workers.benchmarks.base import ENOUGH_COMPLETE, Benchmark, Floats
 from workers.metrics.areas import auc
 from workers.metrics.frontier import Path, exact_path
 from workers.routers.base import Prediction
 
-#: Below this share of complete rows the AUC is refused (protocol 1, Missing values).
-SMALLEST_COMPLETE_SHARE = 0.5
 #: A best single model outside this range of cost / c_ref decides most of the area by itself (protocol 2.4).
 TELLING_COST_RATIOS = (0.1, 0.9)
 #: Where the dearest model costs less than this many times the cheapest there is no cost to trade.
@@ -51,7 +49,7 @@ def describe(benchmark: Benchmark) -> dict[str, Any]:
         "missing_share": n_missing / n_cells,
         "n_complete": n_complete,
         "complete_share": n_complete / benchmark.n_queries,
-        "auc_refused": n_complete < SMALLEST_COMPLETE_SHARE * benchmark.n_queries,
+        "auc_refused": n_complete < ENOUGH_COMPLETE * benchmark.n_queries,
         "c_ref": benchmark.c_ref,
         "cost_spread": max(costs) / min(costs) if min(costs) > 0 else None,
         "models": models,

@@ -142,7 +142,8 @@ def _selection_metrics(
     if len(models) != scores.shape[1]:
         raise ValueError(f"{len(models)} names for {scores.shape[1]} models")
     metrics: dict[str, float | None] = {
-        f"utility_{name}": selection.utility(chances[name], scores, costs, price) for name, price in PREFERENCES.items()
+        f"utility_{name.replace('-', '_')}": selection.utility(chances[name], scores, costs, price)
+        for name, price in PREFERENCES.items()
     }
     metrics["utility_mean"] = float(np.mean(list(metrics.values())))
     for name in PREFERENCES:
