@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
+from orchestrator.contexts import build_context
 from orchestrator.errors import OrchestratorError, RunError
-from orchestrator.executors.base import Context, EmbedContext, EvaluateContext, Executor, Shard, ShardReport
+from orchestrator.executors.base import Executor, Shard, ShardReport
 from orchestrator.plan import Plan, PlannedUnit
 from orchestrator.queue import exit_code
+from orchestrator.shards import Backlog, Claimed, Pace, context_name, label, measured_seconds
 from orchestrator.store import Store, claims, registry, results
 from orchestrator.store.results import Finished
 from workers.artifacts import ArtifactStore
-from workers.embed import content_sha, slice_name
+from workers.embed import slice_name
 from workers.errors import ArtifactError
-from workers.units import EmbedUnit, EvaluateUnit, UnitFailure
+from workers.units import EmbedUnit, UnitFailure
 
 log = logging.getLogger("roadtest.coordinator")
 
@@ -39,34 +37,6 @@ class Progress(Protocol):
         """Units of the sweep by (kind, state)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pace:
-    """How a coordinator paces itself; none of it may change a result."""
-
-    #: Seconds until an unbeaten claim runs out.
-    lease: float = 60.0
-    #: Seconds of work in a shard.
-    shard_seconds: float = 1.0
-    #: Units in a shard at most; also its size while durations are unknown, if smaller than that.
-    shard_units: int = 256
-    #: Units in a shard of unknown duration.
-    first_units: int = 5
-    #: Seconds and units after which results are committed.
-    flush_seconds: float = 0.5
-    flush_units: int = 200
-    #: Seconds that an interrupted run waits for shards that are nearly done.
-    grace: float = 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claimed:
-    """A unit that this coordinator holds."""
-
-    unit_id: int
-    epoch: int
-    planned: PlannedUnit
-
-
 @dataclass(kw_only=True, eq=False)
 class _Flight:
     """A shard that is out."""
@@ -74,13 +44,6 @@ class _Flight:
     shard: Shard
     units: tuple[Claimed, ...]
     embedding_sha256: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Shared:
-    """A context that the executor knows."""
-
-    embedding_sha256: str | None = None
 
 
 @dataclass(eq=False)
@@ -102,16 +65,13 @@ class Coordinator:
         self._stop = False
         self._ended = threading.Event()
         self._by_key = {planned.key: planned for planned in self.plan.units}
-        self._backlog: deque[Claimed] = deque()
+        self._backlog = Backlog(self.pace, workers=self.executor.workers)
         self._flights: dict[int, _Flight] = {}
         self._finished: list[Finished] = []
         self._flushed_at = time.monotonic()
         self._next_shard = 0
-        self._contexts: dict[str, _Shared] = {}
-        #: Seconds per unit by (kind, benchmark or embedding, router).
-        self._durations: dict[tuple[str, str, str], float] = {}
-        #: Units that were alone when their worker died: from then on they travel alone.
-        self._suspects: set[str] = set()
+        #: Contexts that the executor knows, each with the sha256 of its embedding.
+        self._contexts: dict[str, str | None] = {}
         self._counts: dict[tuple[str, str], int] = {}
 
     def stop(self) -> None:
@@ -133,6 +93,7 @@ class Coordinator:
             claims.register(session, self.id, self.sweep_id, socket.gethostname())
             freed = claims.expire_dead(session, socket.gethostname())
             self._counts = claims.counts(session, self.sweep_id)
+            self._backlog.expect(measured_seconds(session))
         if freed:
             log.info("reclaiming %d units of dead coordinators", freed)
         failed = True
@@ -177,7 +138,7 @@ class Coordinator:
                 self._claim()
             if not self._backlog:
                 break
-            self._submit(self._next_units())
+            self._submit(self._backlog.next_units())
             room -= 1
         return bool(self._flights)
 
@@ -190,7 +151,6 @@ class Coordinator:
                 limit=self._fair_share(),
                 lease=self.pace.lease,
             )
-            self._load_durations(session)
         if any(row["key"] not in self._by_key for row in rows):
             raise RunError(
                 f"sweep {self.plan.sweep.name!r} was given another specification while this run worked on it; "
@@ -206,82 +166,23 @@ class Coordinator:
         least, most = 4 * self.executor.workers, 2 * self.executor.workers * self.pace.shard_units
         return max(least, min(left // 2, most))
 
-    def _load_durations(self, session: Any) -> None:
-        if self._durations:
-            return
-        for row in session.rows(
-            """SELECT b.fingerprint, u.router, avg(u.seconds) AS seconds FROM unit u
-               JOIN benchmark b ON b.id = u.benchmark_id WHERE u.state = 'done' AND u.kind = 'evaluate'
-               GROUP BY b.fingerprint, u.router, u.params"""
-        ):
-            known = self._durations.get(("evaluate", row["fingerprint"], row["router"]), 0.0)
-            self._durations["evaluate", row["fingerprint"], row["router"]] = max(known, row["seconds"] or 0.0)
-
-    def _next_units(self) -> tuple[Claimed, ...]:
-        """Cut the next shard off the backlog: units of one context and router, about `shard_seconds` of work."""
-        first = self._backlog.popleft()
-        if first.planned.key in self._suspects:
-            return (first,)
-        group = [first]
-        wanted = self._shard_size(first.planned)
-        while len(group) < wanted and self._backlog:
-            candidate = self._backlog[0].planned
-            if _family(candidate) != _family(first.planned) or candidate.key in self._suspects:
-                break
-            group.append(self._backlog.popleft())
-        return tuple(group)
-
-    def _shard_size(self, planned: PlannedUnit) -> int:
-        seconds = self._durations.get(_duration_key(planned))
-        size = self.pace.first_units if seconds is None else math.ceil(self.pace.shard_seconds / max(seconds, 1e-6))
-        alike = 1 + sum(1 for claimed in self._backlog if _family(claimed.planned) == _family(planned))
-        share = math.ceil(alike / self.executor.workers)  # shrinks towards the end, so that no worker idles
-        return 1 if planned.kind == "embed" else max(1, min(size, share, self.pace.shard_units))
-
     def _submit(self, units: tuple[Claimed, ...]) -> None:
         context = self._share(units[0].planned)
         shard = Shard(id=self._next_shard, context=context, units=tuple(claimed.planned.unit for claimed in units))  # type: ignore[arg-type]
         self._next_shard += 1
-        self._flights[shard.id] = _Flight(
-            shard=shard, units=units, embedding_sha256=self._contexts[context].embedding_sha256
-        )
+        self._flights[shard.id] = _Flight(shard=shard, units=units, embedding_sha256=self._contexts[context])
         self.executor.submit(shard)
 
     def _share(self, planned: PlannedUnit) -> str:
-        name = _context_name(planned)
+        name = context_name(planned)
         if name not in self._contexts:
             in_use = {flight.shard.context for flight in self._flights.values()}
             for old in [old for old in self._contexts if old not in in_use][: max(0, len(self._contexts) - 4)]:
                 self.executor.forget(old)
                 del self._contexts[old]
-            context, self._contexts[name] = self._context(planned)
+            context, self._contexts[name] = build_context(self.store, planned, self.artifacts)
             self.executor.share(name, context)
         return name
-
-    def _context(self, planned: PlannedUnit) -> tuple[Context, _Shared]:
-        embedding = planned.embedding
-        if planned.evaluated is None:
-            assert embedding is not None
-            return EmbedContext(inputs=embedding.inputs.inputs, artifacts=self.artifacts), _Shared()
-        benchmark = planned.evaluated.benchmark
-        # Texts and images stay behind: routers see rows.
-        light = replace(benchmark, texts=("",) * benchmark.n_queries, images=(None,) * benchmark.n_queries)
-        if embedding is None:
-            return EvaluateContext(name=_context_name(planned), benchmark=light), _Shared()
-        with self.store.read() as session:
-            slices = session.rows(
-                "SELECT start, stop, sha256 FROM artifact WHERE embedding = :e ORDER BY start", e=embedding.digest
-            )
-        position = {query: i for i, query in enumerate(embedding.queries)}
-        rows = embedding.inputs.row_of_query[np.array([position[query] for query in benchmark.queries])]
-        context = EvaluateContext(
-            name=_context_name(planned),
-            benchmark=light,
-            slices=tuple((slice_name(embedding.digest, row["start"], row["stop"]), row["sha256"]) for row in slices),
-            rows=rows,
-            artifacts=self.artifacts,
-        )
-        return context, _Shared(embedding_sha256=content_sha([row["sha256"] for row in slices]))
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -303,19 +204,15 @@ class Coordinator:
             if isinstance(result, UnitFailure):
                 damaged |= result.kind == "artifact"
                 log.warning(
-                    "%s failed: %s: %s", _label(claimed.planned), result.kind, result.message, extra=unit_context
+                    "%s failed: %s: %s", label(claimed.planned), result.kind, result.message, extra=unit_context
                 )
             else:
-                log.info("%s done in %.3f s", _label(claimed.planned), result.seconds, extra=unit_context)
-                self._learn(claimed.planned, result.seconds)
+                log.info("%s done in %.3f s", label(claimed.planned), result.seconds, extra=unit_context)
+                self._backlog.learn(claimed.planned, result.seconds)
             self._finish(flight, claimed, result, report)
         if damaged:
             self._flush()
             self._mend(flight)
-
-    def _learn(self, planned: PlannedUnit, seconds: float) -> None:
-        key = _duration_key(planned)
-        self._durations[key] = 0.7 * self._durations.get(key, seconds) + 0.3 * seconds
 
     def _finish(self, flight: _Flight, claimed: Claimed, result: Any, report: ShardReport) -> None:
         unit = claimed.planned.unit
@@ -346,7 +243,7 @@ class Coordinator:
             self._submit(flight.units[half:])
             return
         claimed = flight.units[0]
-        self._suspects.add(claimed.planned.key)
+        self._backlog.suspect(claimed.planned.key)
         failure = UnitFailure(key=claimed.planned.key, kind="worker_death", message=reason)
         self._finish(flight, claimed, failure, ShardReport(shard=flight.shard.id))
 
@@ -445,32 +342,3 @@ class Coordinator:
             if not failed:
                 raise
             log.error("could not hand units back, their leases will run out: %s", error)
-
-
-def _family(planned: PlannedUnit) -> tuple[str, ...]:
-    """Units of one shard agree in this."""
-    unit = planned.unit
-    if isinstance(unit, EvaluateUnit):
-        return (_context_name(planned), unit.router, unit.formulation)
-    return (_context_name(planned),)
-
-
-def _context_name(planned: PlannedUnit) -> str:
-    embedding = planned.embedding.digest if planned.embedding else "none"
-    return f"{planned.evaluated.benchmark.fingerprint}|{embedding}" if planned.evaluated else embedding
-
-
-def _duration_key(planned: PlannedUnit) -> tuple[str, str, str]:
-    unit = planned.unit
-    if isinstance(unit, EvaluateUnit):
-        assert planned.evaluated is not None
-        return ("evaluate", planned.evaluated.benchmark.fingerprint, unit.router)
-    return ("embed", unit.embedding, unit.encoder)
-
-
-def _label(planned: PlannedUnit) -> str:
-    if planned.evaluated is None:
-        return f"embed {planned.encoder}"
-    return (
-        f"{planned.evaluated.name}, {planned.encoder or 'no encoder'}, {planned.router}, split {planned.spec['split']}"
-    )

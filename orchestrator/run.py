@@ -15,11 +15,12 @@ from typing import Literal
 
 from orchestrator import environment
 from orchestrator.catalog import load_benchmarks, load_encoders
-from orchestrator.coordinator import Coordinator, Pace, Progress
+from orchestrator.coordinator import Coordinator, Progress
 from orchestrator.enlist import enlist
 from orchestrator.executors.base import Executor
 from orchestrator.plan import Plan, plan_sweep
 from orchestrator.queue import exit_code
+from orchestrator.shards import Pace
 from orchestrator.store import Store, registry
 from orchestrator.sweep import Sweep
 

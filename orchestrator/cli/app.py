@@ -1,10 +1,12 @@
-"""Which verbs are there? The application and the options that every verb shares."""
+"""Which verbs are there? The application."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
 import typer
+
+from orchestrator.cli import catalog, database, doctor, options, read, run, units
 
 app = typer.Typer(
     name="roadtest",
@@ -14,19 +16,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Database = Annotated[
-    str | None,
-    typer.Option("--db", metavar="URL", help="Database; default ROADTEST_DB, else sqlite:///roadtest.db."),
-]
-SweepName = Annotated[str | None, typer.Option("--sweep", metavar="NAME", help="Sweep; default the last one run.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-class Logging:
-    """What `--log-level` and `--log-format` were."""
-
-    format = "text"
 
 
 @app.callback()
@@ -38,20 +27,14 @@ def _options(
 ) -> None:
     from orchestrator.cli.output import set_up_logging
 
-    Logging.format = log_format
+    options.Logging.format = log_format
     set_up_logging(log_level, log_format)
 
 
-def _register() -> None:
-    from orchestrator.cli import catalog, database, doctor, read, run, units
-
-    for module in (run, read, units):
-        module.add_to(app)
-    app.add_typer(catalog.benchmarks, name="benchmarks")
-    app.add_typer(catalog.encoders, name="encoders")
-    app.add_typer(catalog.routers, name="routers")
-    app.add_typer(database.app, name="db")
-    doctor.add_to(app)
-
-
-_register()
+for _module in (run, read, units):
+    _module.add_to(app)
+app.add_typer(catalog.benchmarks, name="benchmarks")
+app.add_typer(catalog.encoders, name="encoders")
+app.add_typer(catalog.routers, name="routers")
+app.add_typer(database.app, name="db")
+doctor.add_to(app)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.app import AsJson, Database
+from orchestrator.cli.options import AsJson, Database
 
 benchmarks = typer.Typer(help="List, describe and import benchmarks.", no_args_is_help=True)
 encoders = typer.Typer(help="List encoders.", no_args_is_help=True)

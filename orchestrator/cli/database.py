@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli.app import Database
+from orchestrator.cli.options import Database
 
 app = typer.Typer(help="Look after the database.", no_args_is_help=True)
 

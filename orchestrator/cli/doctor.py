@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator.cli.app import AsJson, Database
+from orchestrator.cli.options import AsJson, Database
 
 
 def add_to(app: typer.Typer) -> None:

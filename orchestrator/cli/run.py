@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.cli.app import AsJson, Database, Logging
+from orchestrator.cli.options import AsJson, Database, Logging
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep file (YAML).")]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import AsJson, Database, SweepName
+from orchestrator.cli.options import AsJson, Database, SweepName
 
 if TYPE_CHECKING:
     from orchestrator.store import Store

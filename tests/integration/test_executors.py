@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.coordinator import Pace
 from orchestrator.run import ExecutorName, RunSummary, load_plan, run_plan
+from orchestrator.shards import Pace
 from orchestrator.store import open_store
 from orchestrator.sweep import Sweep
 from tests.runs import SWEEP, assert_same_results, deterministic, outcomes, run, select, write_sweep

@@ -74,7 +74,7 @@ class Fragile(Router):
 #: `roadtest run` with a pace of its own: arguments are sweep file, workers and pace as JSON.
 PACED = """
 import json, sys
-from orchestrator.coordinator import Pace
+from orchestrator.shards import Pace
 from orchestrator.run import load_plan, run_plan
 from orchestrator.store import open_store
 from orchestrator.sweep import Sweep
