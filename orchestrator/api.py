@@ -14,6 +14,8 @@ from orchestrator.sweep import Sweep
 if TYPE_CHECKING:
     import pandas as pd
 
+    from orchestrator.analysis import Comparison
+
 
 def run(
     sweep: Sweep | str | Path,
@@ -76,6 +78,29 @@ def query(sql: str, *, db: str | None = None) -> pd.DataFrame:
     return reading.run_query(db, sql)
 
 
+def comparisons(
+    a: str,
+    b: str,
+    *,
+    sweep: str | None = None,
+    benchmark: str | None = None,
+    encoder: str | None = None,
+    db: str | None = None,
+) -> list[Comparison]:
+    """Differences a - b by benchmark, encoder and metric with Nadeau-Bengio intervals and verdicts.
+
+    Raises:
+        AnalysisError: A router is unknown or the two never met.
+    """
+    from orchestrator.analysis import compare as compare_pair
+
+    with _reading(db) as (store, session):
+        name = reading.find_sweep(session, sweep)
+        facts = reading.sweep_facts(session, name, store.shown)
+        frame = reading.results_frame(session, name)
+    return compare_pair(frame, a, b, benchmark, encoder, margin=facts["margin"], spec=facts["spec"])
+
+
 def compare(
     a: str,
     b: str,
@@ -85,16 +110,7 @@ def compare(
     encoder: str | None = None,
     db: str | None = None,
 ) -> pd.DataFrame:
-    """Differences a - b by benchmark, encoder and metric with Nadeau-Bengio intervals and verdicts.
-
-    Raises:
-        AnalysisError: A router is unknown or the two never met.
-    """
-    from orchestrator.analysis import compare as compare_pair
+    """What `comparisons` finds, as a data frame with one row each."""
     from orchestrator.analysis import comparison_frame
 
-    with _reading(db) as (store, session):
-        name = reading.find_sweep(session, sweep)
-        facts = reading.sweep_facts(session, name, store.shown)
-        frame = reading.results_frame(session, name)
-    return comparison_frame(compare_pair(frame, a, b, benchmark, encoder, margin=facts["margin"], spec=facts["spec"]))
+    return comparison_frame(comparisons(a, b, sweep=sweep, benchmark=benchmark, encoder=encoder, db=db))

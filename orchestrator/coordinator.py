@@ -311,9 +311,9 @@ class Coordinator:
             if moved.get("late"):
                 log.info("%d late results of claims no longer held: no-op", moved["late"])
             self._finished = []
+        with self.store.read() as session:
+            self._counts = claims.counts(session, self.sweep_id)
         if self.progress is not None:
-            with self.store.read() as session:
-                self._counts = claims.counts(session, self.sweep_id)
             self.progress.update(self._counts)
 
     def _beat(self) -> None:

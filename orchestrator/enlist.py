@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import logging
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from orchestrator.plan import Plan, PlannedUnit, source_digest, unit_row
+from orchestrator.keys import canonical_json
+from orchestrator.plan import Plan, PlannedUnit
 from orchestrator.store import Session, Store, registry
+from workers.routers.base import router_class
+from workers.units import EvaluateUnit
 
 log = logging.getLogger("roadtest.enlist")
 
@@ -79,15 +86,53 @@ def _names(planned: PlannedUnit) -> dict[str, str | None]:
     }
 
 
-def known_states(session: Session, plan: Plan) -> dict[str, Mapping[str, Any]]:
-    """What the database knows of a plan's units: rows with `state`, `reason` and `stale`, by key."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for batch in registry.chunks([planned.key for planned in plan.units]):
-        marks, bound = session.in_list("k", batch)
-        for row in session.rows(
-            f"""SELECT key, state, reason, coalesce(lease_expires <= {session.now}, FALSE) AS stale
-                FROM unit WHERE key IN {marks}""",
-            **bound,
-        ):
-            found[row["key"]] = row
-    return found
+@cache
+def source_digest(router: str) -> str | None:
+    """sha256 of the file that defines a router: part of no key, but its change under one version is warned of."""
+    path = inspect.getsourcefile(router_class(router))
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
+
+
+def unit_row(planned: PlannedUnit, ids: Mapping[str, Any]) -> dict[str, Any]:
+    """The unit's row for the database.
+
+    Args:
+        planned: Unit.
+        ids: Its `benchmark_id`, `encoder_id` and `split_id`.
+    """
+    unit = planned.unit
+    row: dict[str, Any] = {
+        "key": unit.key,
+        "kind": planned.kind,
+        "spec": canonical_json(planned.spec),
+        "config": planned.config,
+        "embedding": planned.embedding.digest if planned.embedding else None,
+        "state": "skipped" if planned.skipped else "ready",
+        "reason": planned.skipped,
+        "router": None,
+        "params": None,
+        "twin": False,
+        "privileged": False,
+        "query_blind": False,
+        "router_source": None,
+        "formulation": None,
+        "seed": None,
+        "root_seed": None,
+        "train_size": None,
+        **ids,
+    }
+    if isinstance(unit, EvaluateUnit):
+        cls = router_class(unit.router)
+        row |= {
+            "router": unit.router,
+            "params": canonical_json(unit.params),
+            "twin": unit.twin,
+            "privileged": cls.privileged,
+            "query_blind": cls.query_blind,
+            "router_source": source_digest(unit.router),
+            "formulation": unit.formulation,
+            "seed": unit.split,
+            "root_seed": unit.root_seed,
+            "train_size": unit.train_size,
+        }
+    return row

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
 from orchestrator.errors import PlanError
-from orchestrator.keys import canonical_json, digest, unit_key
+from orchestrator.keys import digest, unit_key
 from orchestrator.sweep import RouterEntry, Sweep
 from workers.benchmarks.base import ENOUGH_COMPLETE
 from workers.embed import BATCH_SCHEME, UniqueInputs, check_inputs, embedding_digest, slice_bounds, unique_inputs
@@ -345,84 +341,3 @@ def _evaluate_spec(
         "protocol": options,
         "versions": VERSIONS,
     }
-
-
-@cache
-def source_digest(router: str) -> str | None:
-    """sha256 of the file that defines a router: part of no key, but its change under one version is warned of."""
-    path = inspect.getsourcefile(router_class(router))
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
-
-
-def unit_row(planned: PlannedUnit, ids: Mapping[str, Any]) -> dict[str, Any]:
-    """The unit's row for the database.
-
-    Args:
-        planned: Unit.
-        ids: Its `benchmark_id`, `encoder_id` and `split_id`.
-    """
-    unit = planned.unit
-    row: dict[str, Any] = {
-        "key": unit.key,
-        "kind": planned.kind,
-        "spec": canonical_json(planned.spec),
-        "config": planned.config,
-        "embedding": planned.embedding.digest if planned.embedding else None,
-        "state": "skipped" if planned.skipped else "ready",
-        "reason": planned.skipped,
-        "router": None,
-        "params": None,
-        "twin": False,
-        "privileged": False,
-        "query_blind": False,
-        "router_source": None,
-        "formulation": None,
-        "seed": None,
-        "root_seed": None,
-        "train_size": None,
-        **ids,
-    }
-    if isinstance(unit, EvaluateUnit):
-        cls = router_class(unit.router)
-        row |= {
-            "router": unit.router,
-            "params": canonical_json(unit.params),
-            "twin": unit.twin,
-            "privileged": cls.privileged,
-            "query_blind": cls.query_blind,
-            "router_source": source_digest(unit.router),
-            "formulation": unit.formulation,
-            "seed": unit.split,
-            "root_seed": unit.root_seed,
-            "train_size": unit.train_size,
-        }
-    return row
-
-
-#: Why each unit of a plan stands where it stands; what `plan --explain` prints.
-REASONS = {
-    "new": "not in the database yet",
-    "done": "its result is there",
-    "ready": "planned earlier, not started",
-    "running": "a live coordinator works on it",
-    "stale lease": "its coordinator stopped beating; it will be claimed again",
-    "failed": "gave up; `roadtest retry` makes it ready",
-    "quarantined": "killed its workers; left alone",
-    "invalidated": "declared void; will be computed again",
-    "skipped": "cannot be computed by definition",
-}
-
-
-def explain(planned: PlannedUnit, row: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Why a unit will or will not be computed: the reason's name and a sentence.
-
-    Args:
-        planned: Unit of the plan.
-        row: Its row in the database with `state`, `reason` and `stale` (whether its lease has run out), if any.
-    """
-    if planned.skipped:
-        return "skipped", planned.skipped
-    if row is None:
-        return "new", REASONS["new"]
-    name = "stale lease" if row["state"] == "running" and row["stale"] else str(row["state"])
-    return name, str(row["reason"] or REASONS[name])

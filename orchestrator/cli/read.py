@@ -67,20 +67,11 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two routers: differences by split, Nadeau-Bengio intervals, verdict."""
-    from orchestrator.analysis import compare as compare_pair
+    from orchestrator import api
     from orchestrator.cli.output import console, print_json
     from orchestrator.reports import terminal
-    from orchestrator.store import open_store, reading
 
-    store = open_store(db, create=False)
-    try:
-        with store.read() as session:
-            name = reading.find_sweep(session, sweep)
-            facts = reading.sweep_facts(session, name, store.shown)
-            results = reading.results_frame(session, name)
-    finally:
-        store.close()
-    rows = compare_pair(results, a, b, benchmark, encoder, margin=facts["margin"], spec=facts["spec"])
+    rows = api.comparisons(a, b, sweep=sweep, benchmark=benchmark, encoder=encoder, db=db)
     if as_json:
         print_json([row.as_dict() for row in rows])
     else:
@@ -96,12 +87,10 @@ def sql(
     """Query the database; read-only."""
     import sys
 
+    from orchestrator import api
     from orchestrator.cli.output import print_rows
-    from orchestrator.store import open_store
-    from orchestrator.store.reading import run_query
 
-    open_store(db, create=False).close()
-    frame = run_query(db, query)
+    frame = api.query(query, db=db)
     if as_csv:
         frame.to_csv(sys.stdout, index=False)
         return

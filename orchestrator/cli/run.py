@@ -45,9 +45,9 @@ def plan(
 ) -> None:
     """Show what a run would compute; writes nothing."""
     from orchestrator.cli.output import print_rows
-    from orchestrator.enlist import known_states
     from orchestrator.errors import NoDatabaseError
-    from orchestrator.plan import explain as why
+    from orchestrator.explain import explain as why
+    from orchestrator.explain import known_states
     from orchestrator.run import load_plan
     from orchestrator.store import home_folder, open_store
     from orchestrator.sweep import Sweep

@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 
 from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
-from orchestrator.enlist import enlist, known_states
+from orchestrator.enlist import enlist
 from orchestrator.errors import QueryError, TransitionError
-from orchestrator.plan import Plan, explain, plan_sweep
+from orchestrator.explain import explain, known_states
+from orchestrator.plan import Plan, plan_sweep
 from orchestrator.queue import State
 from orchestrator.store import Store, claims, open_store, reading, registry, results
 from orchestrator.store.results import Finished

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
+from orchestrator.enlist import unit_row
 from orchestrator.errors import PlanError, SweepError
-from orchestrator.plan import REASONS, Plan, PlannedUnit, explain, plan_sweep, unit_row
+from orchestrator.explain import REASONS, explain
+from orchestrator.plan import Plan, PlannedUnit, plan_sweep
 from orchestrator.queue import State
 from orchestrator.sweep import Sweep
 from workers.benchmarks.base import Benchmark, Model
