@@ -1,12 +1,32 @@
-"""How is Ray started or joined? A local Ray by default, a cluster by its address."""
+"""How is Ray reached? A local one started, a cluster joined, its nodes asked, its Jobs API called."""
 
 from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from orchestrator.errors import ClusterError, RunError
 
 #: Bytes of Ray's object store on a laptop: contexts are a few MB each.
 OBJECT_STORE_BYTES = 200_000_000
+#: Seconds that one request to the Jobs API may take.
+REQUEST_SECONDS = 30.0
+
+
+def _settle() -> None:
+    """What Ray reads from the environment and would else decide by itself, differently for server and client."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
 def connect(address: str | None, *, workers: int | None) -> bool:
@@ -22,13 +42,8 @@ def connect(address: str | None, *, workers: int | None) -> bool:
     Raises:
         RunError: It cannot be started or reached.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _settle()
     import ray
-
-    from orchestrator.errors import RunError
 
     if ray.is_initialized():
         return False
@@ -59,3 +74,211 @@ def disconnect(*, owned: bool) -> None:
 
     if owned:
         ray.shutdown()
+
+
+# -- every node ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one node said."""
+
+    #: Address of the node inside the cluster.
+    node: str
+    #: Whether it is the head, where submitted jobs have their coordinator.
+    head: bool
+    value: Any = None
+    #: Why there is no value, None when there is one.
+    error: str | None = None
+    #: This machine's clock when the question left and when the answer was there, seconds since 1970.
+    sent: float
+    received: float
+
+
+def alive_nodes() -> int:
+    """Nodes of the cluster that was joined."""
+    import ray
+
+    return sum(bool(node["Alive"]) for node in ray.nodes())
+
+
+def ask_every_node(work: Callable[[], Any], *, timeout: float) -> list[Answer]:
+    """Call `work` once on every node that is alive, whatever else runs there; by address.
+
+    Args:
+        work: Importable on the nodes, or a partial of such a function.
+        timeout: Seconds for all of them together; a node without an answer by then says so in `error`.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    call = ray.remote(num_cpus=0, max_retries=0)(_call)
+    nodes, sent = {}, {}
+    for node in ray.nodes():
+        if node["Alive"]:
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            at = time.time()
+            ref = call.options(scheduling_strategy=here).remote(work)
+            nodes[ref], sent[ref] = node, at
+    until = time.monotonic() + timeout
+    waiting, answers = list(nodes), []
+    while waiting:
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, until - time.monotonic()))
+        at = time.time()
+        for ref in ready or waiting:
+            value, error = None, None
+            if ready:
+                try:
+                    value = ray.get(ref)
+                except RayTaskError as failure:
+                    error = _first_line(failure.cause or failure)
+                except RayError as failure:
+                    error = _first_line(failure)
+            else:
+                error = f"no answer within {timeout:g} s"
+                ray.cancel(ref, force=True)
+            node = nodes[ref]
+            answers.append(
+                Answer(
+                    node=node["NodeManagerAddress"],
+                    head="node:__internal_head__" in node["Resources"],
+                    value=value,
+                    error=error,
+                    sent=sent[ref],
+                    received=at,
+                )
+            )
+        waiting = waiting if ready else []
+    return sorted(answers, key=lambda answer: answer.node)
+
+
+def _call(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0] or 'no message'}"
+
+
+# -- the Jobs API ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job of the cluster, as Ray tells it."""
+
+    id: str
+    #: Ray's word, for people: PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED. A finished job was seen as FAILED.
+    status: str
+    #: Whether Ray says that it ended.
+    over: bool
+    #: Exit code of the command, None before its end and where Ray did not see it end.
+    exit_code: int | None
+    #: What Ray says to its status.
+    message: str
+    metadata: Mapping[str, str]
+    started: datetime | None
+    ended: datetime | None
+
+
+class Jobs:
+    """The Ray Jobs API of one cluster, by its dashboard's address.
+
+    Raises:
+        ClusterError: By every method, when the dashboard cannot be reached or answers with an error.
+    """
+
+    def __init__(self, address: str, *, timeout: float = REQUEST_SECONDS) -> None:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ClusterError(
+                f"{parts.netloc.rpartition('@')[2] or address!r} is not the address of a Ray dashboard; give "
+                "--address http://HEAD:8265, as `ray start --head` printed it, without user and password."
+            )
+        _settle()
+        self.address = address.rstrip("/")
+        # Ray lets its variables win over an argument.
+        os.environ["RAY_API_SERVER_ADDRESS"] = self.address
+        from ray.job_submission import JobSubmissionClient
+
+        for name in ("job.sdk", "dashboard_sdk"):
+            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
+        logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)
+
+        class Client(JobSubmissionClient):  # type: ignore[misc]
+            """Ray's own, which waits for ever for a server that is silent."""
+
+            def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+                return super()._do_request(method, endpoint, **{"timeout": timeout, **options})
+
+        with self._asking():
+            self._client = Client(self.address)
+
+    def submit(
+        self, job_id: str, command: str, folder: Path, *, metadata: Mapping[str, str], variables: Mapping[str, str]
+    ) -> None:
+        """Start `command` on the head, in a copy of `folder`; an id is taken once in a cluster's life."""
+        with self._asking():
+            self._client.submit_job(
+                entrypoint=command,
+                submission_id=job_id,
+                runtime_env={"working_dir": str(folder), "env_vars": dict(variables)},
+                metadata=dict(metadata),
+            )
+
+    def find(self, job_id: str) -> Job | None:
+        """The job of this id, None without one."""
+        with self._asking():
+            try:
+                return _job(self._client.get_job_info(job_id))
+            except RuntimeError as error:
+                if "status code 404" in str(error):
+                    return None
+                raise
+
+    def list(self) -> list[Job]:
+        """Every submitted job that the cluster remembers, the oldest first."""
+        with self._asking():
+            found = [_job(details) for details in self._client.list_jobs() if details.submission_id]
+        return sorted(found, key=lambda job: (job.started is not None, job.started, job.id))
+
+    def log(self, job_id: str) -> str:
+        """What the job wrote so far, stdout and stderr."""
+        with self._asking():
+            return str(self._client.get_job_logs(job_id))
+
+    def stop(self, job_id: str) -> bool:
+        """Send the job SIGTERM; whether it ran."""
+        with self._asking():
+            return bool(self._client.stop_job(job_id))
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        from ray.exceptions import RayError
+
+        try:
+            yield
+        # `requests` raises OSErrors, Ray RuntimeErrors, and a server that is no dashboard makes the client stumble.
+        except (OSError, RuntimeError, ValueError, LookupError, RayError) as error:
+            raise ClusterError(
+                f"the Ray dashboard at {self.address} does not serve this request ({_first_line(error)}). Check that "
+                "the cluster runs (`ray start --head --dashboard-host …`), that this machine reaches the port, and "
+                "that RAY_AUTH_MODE is the same here and there."
+            ) from error
+
+
+def _job(details: Any) -> Job:
+    def at(milliseconds: int | None) -> datetime | None:
+        return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+    return Job(
+        id=details.submission_id,
+        status=str(details.status.value),
+        over=details.status.is_terminal(),
+        exit_code=details.driver_exit_code,
+        message=details.message or "",
+        metadata=details.metadata or {},
+        started=at(details.start_time),
+        ended=at(details.end_time),
+    )

@@ -30,11 +30,13 @@ def build_context(store: Store, planned: PlannedUnit, artifacts: str) -> tuple[C
     light = replace(benchmark, texts=("",) * benchmark.n_queries, images=(None,) * benchmark.n_queries)
     if embedding is None:
         return EvaluateContext(name=context_name(planned), benchmark=light), None
-    with store.read() as session:
-        found = session.rows("SELECT start, stop, sha256 FROM artifact WHERE embedding = :e", e=embedding.digest)
+    digest = embedding.digest
+    found = store.query(
+        lambda session: session.rows("SELECT start, stop, sha256 FROM artifact WHERE embedding = :e", e=digest)
+    )
     checksums = {(row["start"], row["stop"]): row["sha256"] for row in found}
     # By the plan's bounds: another version may have cut the same embedding elsewhere.
-    slices = tuple((slice_name(embedding.digest, *bounds), checksums[bounds]) for bounds in embedding.bounds)
+    slices = tuple((slice_name(digest, *bounds), checksums[bounds]) for bounds in embedding.bounds)
     position = {query: i for i, query in enumerate(embedding.queries)}
     rows = embedding.inputs.row_of_query[np.array([position[query] for query in benchmark.queries])]
     context = EvaluateContext(

@@ -7,27 +7,28 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.contexts import build_context
 from orchestrator.errors import OrchestratorError, RunError
-from orchestrator.executors.base import Executor, Shard, ShardReport
+from orchestrator.executors.base import Context, Death, Executor, Shard, ShardReport
 from orchestrator.plan import Plan, PlannedUnit
-from orchestrator.queue import exit_code
-from orchestrator.shards import Backlog, Claimed, Pace, context_name, label, measured_seconds
-from orchestrator.store import Store, claims, registry, results
+from orchestrator.queue import State, exit_code
+from orchestrator.repair import Repair
+from orchestrator.shards import IN_FLIGHT, Backlog, Claimed, Pace, context_name, label, measured_seconds
+from orchestrator.store import Session, Store, claims, guards, results
 from orchestrator.store.results import Finished
-from workers.artifacts import ArtifactStore
-from workers.embed import slice_name
-from workers.errors import ArtifactError
 from workers.units import EmbedUnit, UnitFailure
 
 log = logging.getLogger("roadtest.coordinator")
 
-#: Seconds between two looks at what other coordinators left.
-OTHERS_SECONDS = 0.5
+#: Seconds between two looks at what other coordinators left, at first and at most.
+OTHERS_SECONDS = (0.2, 3.0)
+#: Seconds after which the units are counted again instead of adding up what this coordinator did.
+COUNT_SECONDS = 5.0
 
 
 class Progress(Protocol):
@@ -58,21 +59,28 @@ class Coordinator:
     environment_id: int
     progress: Progress | None = None
     pace: Pace = field(default_factory=Pace)
+    #: Whether to end other coordinators of this sweep first.
+    takeover: bool = False
+    make_context: Callable[[Store, PlannedUnit, str], tuple[Context, str | None]] = build_context
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def __post_init__(self) -> None:
         # A plain flag: a signal handler that sets an Event can meet its lock in the hands of the thread it interrupts.
         self._stop = False
         self._ended = threading.Event()
-        self._by_key = {planned.key: planned for planned in self.plan.units}
-        self._backlog = Backlog(self.pace, workers=self.executor.workers)
+        self._backlog = Backlog(self.pace)
+        self._repair = Repair(self.store, self.artifacts, self.id)
         self._flights: dict[int, _Flight] = {}
-        self._finished: list[Finished] = []
+        self._finished: list[tuple[Claimed, Finished]] = []
         self._flushed_at = time.monotonic()
         self._next_shard = 0
+        #: Position in the sweep from which on there may be something to claim.
+        self._after = 0
         #: Contexts that the executor knows, each with the sha256 of its embedding.
         self._contexts: dict[str, str | None] = {}
-        self._counts: dict[tuple[str, str], int] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counted_at = 0.0
+        self._counting_takes = 0.0
 
     def stop(self) -> None:
         """Ask the loop to hand back what it holds and end; safe in a signal handler."""
@@ -89,86 +97,127 @@ class Coordinator:
         Raises:
             RunError: The machine or the database failed; what was committed stays.
         """
-        with self.store.begin() as session:
-            claims.register(session, self.id, self.sweep_id, socket.gethostname())
-            freed = claims.expire_dead(session, socket.gethostname())
-            self._counts = claims.counts(session, self.sweep_id)
-            self._backlog.expect(measured_seconds(session))
-        if freed:
-            log.info("reclaiming %d units of dead coordinators", freed)
+        self.store.transact(self._register)
         failed = True
         heart = threading.Thread(target=self._beat, name="roadtest-heart", daemon=True)
         heart.start()
         try:
-            self._check_artifacts()
+            self._repair.check(self.sweep_id)
+            self._count()
             self._loop()
             failed = False
         finally:
             self._ended.set()
             heart.join()
             self._end(failed)
-        return self._counts
+        return dict(self._counts)
+
+    def _register(self, session: Session) -> None:
+        claims.register(session, self.id, self.sweep_id, socket.gethostname())
+        if self.takeover:
+            taken = claims.take_over(session, self.sweep_id, self.id)
+            log.info("took over from %d coordinators", taken)
+        freed = claims.expire_dead(session, socket.gethostname())
+        if freed:
+            log.info("reclaiming %d units of dead coordinators", freed)
+        guards.require_one_host(session, socket.gethostname())
+        self._backlog.expect(measured_seconds(session, [b.benchmark.fingerprint for b in self.plan.benchmarks]))
 
     def _loop(self) -> None:
+        nap = OTHERS_SECONDS[0]
         while not self.stopped:
             self._fill()
             for report in self.executor.wait(0.1):
                 self._take(report)
             self._flush_if_due()
-            if not self._flights and not self._backlog:
-                self._flush()
-                if not self._fill() and not self._others_work():
-                    return
-
-    def _others_work(self) -> bool:
-        """Whether another coordinator works on this sweep or has just left units to claim; waits a little if so."""
-        with self.store.read() as session:
-            left = claims.unfinished(session, self.sweep_id)
-        if left:
-            time.sleep(OTHERS_SECONDS)
-        return left > 0
+            if self._flights or self._backlog:
+                nap = OTHERS_SECONDS[0]
+                continue
+            self._flush()
+            if self._fill():
+                continue
+            # What others hold may fail or run out and be ours then.
+            if not self.store.query(lambda session: claims.anything_left(session, self.sweep_id)):
+                return
+            time.sleep(nap)
+            nap = min(2 * nap, OTHERS_SECONDS[1])
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def _fill(self) -> bool:
         """Keep every worker busy; returns whether anything is out."""
-        room = 2 * self.executor.workers - len(self._flights)
-        while room > 0:
-            if not self._backlog:
+        while len(self._flights) < IN_FLIGHT * self.executor.workers:
+            if self._backlog.starved:
                 self._claim()
-            if not self._backlog:
+            units = self._backlog.next_units(workers=self.executor.workers, idle=not self._flights)
+            if not units:
                 break
-            self._submit(self._backlog.next_units())
-            room -= 1
+            self._submit(units)
         return bool(self._flights)
 
     def _claim(self) -> None:
-        with self.store.begin() as session:
-            rows = claims.claim(
-                session,
-                self.sweep_id,
-                self.id,
-                limit=self._fair_share(),
-                lease=self.pace.lease,
-            )
-        if any(row["key"] not in self._by_key for row in rows):
-            raise RunError(
-                f"sweep {self.plan.sweep.name!r} was given another specification while this run worked on it; "
-                "what is done is kept: run the file again that is meant."
-            )
+        """Claim the next units, from where the last claim ended; once more from the start when nothing is there."""
+        if not self._claim_after(self._after) and self._after:
+            self._claim_after(0)
+
+    def _claim_after(self, after: int) -> int:
+        left = self._number(State.READY, State.INVALIDATED)
+        limit = self._backlog.appetite(workers=self.executor.workers, left=left)
+        tries = 0
+
+        def work(session: Session) -> list[Mapping[str, Any]]:
+            nonlocal tries
+            tries += 1
+            mine = claims.forgotten(session, self.id, self._known()) if tries > 1 else []
+            return [
+                *mine,
+                *claims.claim(session, self.sweep_id, self.id, limit=limit, lease=self.pace.lease, after=after),
+            ]
+
+        rows = self.store.transact(work)
+        self._after = rows[-1]["position"] + 1 if rows else 0
         self._backlog.extend(
-            Claimed(unit_id=row["id"], epoch=row["epoch"], planned=self._by_key[row["key"]]) for row in rows
+            Claimed(
+                unit_id=row["id"],
+                epoch=row["epoch"],
+                planned=self._planned(row),
+                n_deaths=row["n_deaths"],
+                n_ooms=row["n_ooms"],
+            )
+            for row in rows
+        )
+        for row in rows:
+            self._counts[row["kind"], "ready"] -= 1
+            self._counts[row["kind"], "running"] += 1
+        return len(rows)
+
+    def _planned(self, row: Mapping[str, Any]) -> PlannedUnit:
+        if row["position"] < len(self.plan.units):
+            planned: PlannedUnit = self.plan.units[row["position"]]
+            if planned.key == row["key"]:
+                return planned
+        raise RunError(
+            f"sweep {self.plan.sweep.name!r} was given another specification while this run worked on it; "
+            "what is done is kept: run the file again that is meant."
         )
 
-    def _fair_share(self) -> int:
-        """Units to claim at once: half of what is left, so that another coordinator finds work too."""
-        left = sum(n for (_, state), n in self._counts.items() if state in ("ready", "invalidated"))
-        least, most = 4 * self.executor.workers, 2 * self.executor.workers * self.pace.shard_units
-        return max(least, min(left // 2, most))
+    def _known(self) -> set[int]:
+        """Units that this coordinator knows it holds."""
+        held = {claimed.unit_id for flight in self._flights.values() for claimed in flight.units}
+        return held | {claimed.unit_id for claimed, _ in self._finished} | self._backlog.unit_ids
 
     def _submit(self, units: tuple[Claimed, ...]) -> None:
-        context = self._share(units[0].planned)
-        shard = Shard(id=self._next_shard, context=context, units=tuple(claimed.planned.unit for claimed in units))  # type: ignore[arg-type]
+        planned = units[0].planned
+        context = self._share(planned)
+        stage = getattr(self.plan.sweep.resources, planned.kind)
+        shard = Shard(
+            id=self._next_shard,
+            stage=planned.kind,
+            context=context,
+            units=tuple(claimed.planned.unit for claimed in units),
+            seconds=self._backlog.patience(units, stage.timeout),
+            more_memory=units[0].n_ooms > 0,
+        )
         self._next_shard += 1
         self._flights[shard.id] = _Flight(shard=shard, units=units, embedding_sha256=self._contexts[context])
         self.executor.submit(shard)
@@ -180,72 +229,78 @@ class Coordinator:
             for old in [old for old in self._contexts if old not in in_use][: max(0, len(self._contexts) - 4)]:
                 self.executor.forget(old)
                 del self._contexts[old]
-            context, self._contexts[name] = build_context(self.store, planned, self.artifacts)
+            context, self._contexts[name] = self.make_context(self.store, planned, self.artifacts)
             self.executor.share(name, context)
         return name
 
-    # -- in ----------------------------------------------------------------------------------------------------------
+    # -- back --------------------------------------------------------------------------------------------------------
 
     def _take(self, report: ShardReport) -> None:
         flight = self._flights.pop(report.shard)
         if report.environment_error is not None:
             raise RunError(
-                f"the machine failed in mid-run: {report.environment_error}. "
+                f"a worker on {report.host} failed in mid-run: {report.environment_error}. "
                 "What is done is kept; mend it and run the same command again."
             )
-        if report.died is not None:
+        if report.death is not None:
             # Ctrl-C reaches a terminal's whole process group: such a death says nothing about a unit.
             if not self.stopped:
-                self._bury(flight, report.died)
+                self._bury(flight, report, report.death)
             return
-        damaged = False
+        damaged, seconds = False, []
         for claimed, result in zip(flight.units, report.results, strict=True):
-            unit_context = {"unit": claimed.planned.key}
             if isinstance(result, UnitFailure):
                 damaged |= result.kind == "artifact"
-                log.warning(
-                    "%s failed: %s: %s", label(claimed.planned), result.kind, result.message, extra=unit_context
-                )
+                self._say_failed(claimed, result)
             else:
-                log.info("%s done in %.3f s", label(claimed.planned), result.seconds, extra=unit_context)
-                self._backlog.learn(claimed.planned, result.seconds)
+                seconds.append(result.seconds)
             self._finish(flight, claimed, result, report)
+        if seconds:
+            self._backlog.learn(flight.units, sum(seconds) / len(seconds))
+        log.info(
+            "%s: %d units done on %s", label(flight.units[0].planned), len(flight.units), report.host,
+            extra={"unit": flight.units[0].planned.key},
+        )  # fmt: skip
         if damaged:
             self._flush()
             self._mend(flight)
 
+    def _say_failed(self, claimed: Claimed, failure: UnitFailure) -> None:
+        extra = {"unit": claimed.planned.key}
+        log.warning("%s failed: %s: %s", label(claimed.planned), failure.kind, failure.message, extra=extra)
+
     def _finish(self, flight: _Flight, claimed: Claimed, result: Any, report: ShardReport) -> None:
         unit = claimed.planned.unit
         start, stop = (unit.start, unit.stop) if isinstance(unit, EmbedUnit) else (0, 0)
-        self._finished.append(
-            Finished(
-                unit_id=claimed.unit_id,
-                epoch=claimed.epoch,
-                result=result,
-                embedding=claimed.planned.embedding.digest if claimed.planned.embedding else None,
-                start=start,
-                stop=stop,
-                embedding_sha256=flight.embedding_sha256,
-                alone=len(flight.units) == 1,
-                worker=report.worker,
-                host=report.host,
-                pid=report.pid,
-                started_at=report.started_at,
-            )
+        finished = Finished(
+            unit_id=claimed.unit_id,
+            epoch=claimed.epoch,
+            result=result,
+            embedding=claimed.planned.embedding.digest if claimed.planned.embedding else None,
+            start=start,
+            stop=stop,
+            embedding_sha256=flight.embedding_sha256,
+            alone=len(flight.units) == 1,
+            worker=report.worker,
+            host=report.host,
+            pid=report.pid,
+            started_at=report.started_at,
         )
+        self._finished.append((claimed, finished))
 
-    def _bury(self, flight: _Flight, reason: str) -> None:
-        """A worker died: halve the shard until the unit that kills is alone."""
-        log.warning("a worker died with %d units: %s", len(flight.units), reason)
-        if len(flight.units) > 1:
+    def _bury(self, flight: _Flight, report: ShardReport, death: Death) -> None:
+        """A worker is gone: halve the shard until the unit that takes workers down is alone; no unit loses a node."""
+        log.warning("%d units went down with their worker: %s: %s", len(flight.units), death.kind, death.message)
+        if len(flight.units) > 1 and death.kind != "node_loss":
             half = len(flight.units) // 2
             self._submit(flight.units[:half])
             self._submit(flight.units[half:])
             return
-        claimed = flight.units[0]
-        self._backlog.suspect(claimed.planned.key)
-        failure = UnitFailure(key=claimed.planned.key, kind="worker_death", message=reason)
-        self._finish(flight, claimed, failure, ShardReport(shard=flight.shard.id))
+        for claimed in flight.units:
+            failure = UnitFailure(
+                key=claimed.planned.key, kind=death.kind, message=death.message, traceback=death.traceback
+            )
+            self._finish(flight, claimed, failure, report)
 
     def _mend(self, flight: _Flight) -> None:
         """An embedding cannot be read: its damaged slices are embedded again before its units are claimed again."""
@@ -253,47 +308,8 @@ class Coordinator:
         self._contexts.pop(flight.shard.context, None)
         embedding = flight.units[0].planned.embedding
         assert embedding is not None
-        self._reopen(embedding.digest, verify=True)
-
-    def _check_artifacts(self) -> None:
-        """Files that went missing between runs are embedded again, if any unit still needs them."""
-        with self.store.read() as session:
-            needed = {
-                row["embedding"]
-                for row in session.rows(
-                    """SELECT DISTINCT u.embedding FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
-                       WHERE su.sweep_id = :s AND u.kind = 'evaluate' AND u.embedding IS NOT NULL
-                         AND u.state IN ('ready', 'running', 'invalidated')""",
-                    s=self.sweep_id,
-                )
-            }
-        for embedding in sorted(needed):
-            self._reopen(embedding, verify=False)
-
-    def _reopen(self, embedding: str, *, verify: bool) -> None:
-        store = ArtifactStore(self.artifacts)
-        with self.store.read() as session:
-            slices = session.rows("SELECT unit_id, start, stop, sha256 FROM artifact WHERE embedding = :e", e=embedding)
-        lost = []
-        for row in slices:
-            name = slice_name(embedding, row["start"], row["stop"])
-            try:
-                if verify:
-                    store.read(name, row["sha256"])
-                elif not store.exists(name):
-                    raise ArtifactError(f"{name} is missing")
-            except ArtifactError as error:
-                lost.append((row["unit_id"], str(error)))
-        if not lost:
-            return
-        with self.store.begin() as session:
-            for unit_id, reason in lost:
-                log.warning("embedding again: %s", reason)
-                reopened = session.run(
-                    "UPDATE unit SET state = 'ready', reason = :r WHERE id = :u AND state = 'done'", u=unit_id, r=reason
-                )
-                if reopened.rowcount:
-                    registry.put_event(session, "artifact_lost", reason, coordinator_id=self.id, unit_id=unit_id)
+        self._repair.reopen(embedding.digest, verify=True)
+        self._after = 0
 
     # -- down --------------------------------------------------------------------------------------------------------
 
@@ -301,26 +317,43 @@ class Coordinator:
         due = time.monotonic() - self._flushed_at >= self.pace.flush_seconds
         if len(self._finished) >= self.pace.flush_units or (self._finished and due):
             self._flush()
+        elif due and time.monotonic() - self._counted_at > max(COUNT_SECONDS, 20 * self._counting_takes):
+            self._count()
 
     def _flush(self) -> None:
         """Commit what came back; it leaves the buffer only when it is down."""
         self._flushed_at = time.monotonic()
         if self._finished:
-            with self.store.begin() as session:
-                moved = results.record(session, self.id, self._finished, environment_id=self.environment_id)
-            if moved.get("late"):
-                log.info("%d late results of claims no longer held: no-op", moved["late"])
+            items = [finished for _, finished in self._finished]
+            states = self.store.transact(
+                lambda session: results.record(session, self.id, items, environment_id=self.environment_id)
+            )
+            for (claimed, _), state in zip(self._finished, states, strict=True):
+                if state is not None:
+                    self._counts[claimed.planned.kind, "running"] -= 1
+                    self._counts[claimed.planned.kind, state.value] += 1
+            if late := states.count(None):
+                log.info("%d late results of claims no longer held: no-op", late)
             self._finished = []
-        with self.store.read() as session:
-            self._counts = claims.counts(session, self.sweep_id)
         if self.progress is not None:
             self.progress.update(self._counts)
+
+    def _count(self) -> None:
+        """Count the units afresh: other coordinators work too."""
+        began = time.monotonic()
+        self._counts = Counter(self.store.query(lambda session: claims.counts(session, self.sweep_id)))
+        self._counted_at = time.monotonic()
+        self._counting_takes = self._counted_at - began
+        if self.progress is not None:
+            self.progress.update(self._counts)
+
+    def _number(self, *states: State) -> int:
+        return sum(n for (_, state), n in self._counts.items() if state in states)
 
     def _beat(self) -> None:
         while not self._ended.wait(self.pace.lease / 3):
             try:
-                with self.store.begin() as session:
-                    claims.beat(session, self.id, lease=self.pace.lease)
+                self.store.transact(lambda session: claims.beat(session, self.id, lease=self.pace.lease))
             except OrchestratorError as error:
                 log.warning("a heartbeat failed: %s", error)
 
@@ -332,10 +365,10 @@ class Coordinator:
                 for report in self.executor.wait(0.1):
                     self._take(report)
             self._flush()
-            with self.store.begin() as session:
-                handed_back = claims.release(session, self.id)
-                self._counts = claims.counts(session, self.sweep_id)
-                claims.end(session, self.id, 4 if failed else exit_code(self._counts, stopped=self.stopped))
+            handed_back = self.store.transact(lambda session: claims.release(session, self.id))
+            self._count()
+            code = 4 if failed else exit_code(self._counts, stopped=self.stopped)
+            self.store.transact(lambda session: claims.end(session, self.id, code))
             if handed_back:
                 log.info("handed %d units back", handed_back)
         except OrchestratorError as error:

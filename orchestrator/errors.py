@@ -49,6 +49,10 @@ class AnalysisError(OrchestratorError):
     """The results do not allow this analysis."""
 
 
+class ClusterError(OrchestratorError):
+    """The Ray cluster cannot be asked; check its address."""
+
+
 class TransitionError(OrchestratorError):
     """A unit cannot go from its state to that one."""
 

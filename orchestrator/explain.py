@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.plan import Plan, PlannedUnit
 from orchestrator.store import Session, registry
+
+#: Units looked up at once.
+STRETCH = 5_000
 
 #: Why each unit of a plan stands where it stands; what `plan --explain` prints.
 REASONS = {
@@ -37,15 +40,25 @@ def explain(planned: PlannedUnit, row: Mapping[str, Any] | None) -> tuple[str, s
     return name, str(row["reason"] or REASONS[name])
 
 
-def known_states(session: Session, plan: Plan) -> dict[str, Mapping[str, Any]]:
-    """What the database knows of a plan's units: rows with `state`, `reason` and `stale`, by key."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for batch in registry.chunks([planned.key for planned in plan.units]):
-        marks, bound = session.in_list("k", batch)
-        for row in session.rows(
-            f"""SELECT key, state, reason, coalesce(lease_expires <= {session.now}, FALSE) AS stale
-                FROM unit WHERE key IN {marks}""",
-            **bound,
-        ):
-            found[row["key"]] = row
-    return found
+def explain_all(session: Session | None, plan: Plan) -> Iterator[tuple[PlannedUnit, str, str]]:
+    """Every unit of a plan with reason and sentence, a stretch at a time.
+
+    Args:
+        session: Read of the database, None where there is none yet.
+        plan: Plan.
+    """
+    for batch in registry.chunks(plan.units, STRETCH):
+        states = {} if session is None else known_states(session, [planned.key for planned in batch])
+        for planned in batch:
+            yield planned, *explain(planned, states.get(planned.key))
+
+
+def known_states(session: Session, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """What the database knows of units: rows with `state`, `reason` and `stale`, by key."""
+    among, bound = session.among("keys", keys)
+    rows = session.rows(
+        f"""SELECT key, state, reason, coalesce(lease_expires <= {session.now}, FALSE) AS stale
+            FROM unit WHERE key {among}""",
+        **bound,
+    )
+    return {row["key"]: row for row in rows}

@@ -6,6 +6,7 @@ The queue's SQL is `orchestrator.store.claims` and `orchestrator.store.results`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from orchestrator.errors import TransitionError
@@ -22,7 +23,7 @@ class State(StrEnum):
     DONE = "done"
     #: Gave up after bounded retries, or at once where a retry cannot help.
     FAILED = "failed"
-    #: Killed its worker again and again; left alone until a person releases it.
+    #: Took its worker down, hung or ate all memory again and again; left alone until a person releases it.
     QUARANTINED = "quarantined"
     #: Cannot be computed by definition (k above a nested training size); never claimed.
     SKIPPED = "skipped"
@@ -41,13 +42,15 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.INVALIDATED: frozenset({State.RUNNING}),
 }
 
+#: States in which a unit still waits to be computed.
+UNFINISHED = frozenset({State.READY, State.RUNNING, State.INVALIDATED})
+
 #: Attempts that may end in an exception before a unit is given up.
 MAX_FAILURES = 3
-#: Deaths of a worker that held this unit alone before it is quarantined.
+#: Workers that died or had to be killed with this unit alone before it is quarantined.
 MAX_DEATHS = 3
-
-#: Outcomes that no retry mends.
-FINAL_KINDS = frozenset({"user_error"})
+#: Attempts that may run out of memory: the second one has more of it.
+MAX_OOMS = 2
 
 
 def check_transition(before: State, after: State) -> None:
@@ -60,28 +63,38 @@ def check_transition(before: State, after: State) -> None:
         raise TransitionError(f"a unit cannot go from {before.value} to {after.value}")
 
 
-def after_failure(kind: str, *, n_failures: int, n_deaths: int, alone: bool) -> tuple[State, int, int]:
-    """The state after a failed attempt and the renewed counters.
+@dataclass(frozen=True, kw_only=True)
+class Strikes:
+    """What counts against a unit since it last became ready by a person's hand."""
+
+    #: Exceptions.
+    failures: int = 0
+    #: Workers that it took down, or that had to be killed because it hung.
+    deaths: int = 0
+    #: Attempts that ran out of memory.
+    ooms: int = 0
+
+
+def after_failure(kind: str, strikes: Strikes, *, alone: bool) -> tuple[State, Strikes]:
+    """The state after a failed attempt and the renewed strikes.
 
     Args:
         kind: Class of the failure, as in `workers.units.UnitFailure`.
-        n_failures: Failures so far.
-        n_deaths: Worker deaths counted against the unit so far.
+        strikes: What counted against the unit before.
         alone: Whether it was alone in its shard; a death counts against a unit only then.
-
-    Returns:
-        State, failures, deaths.
     """
-    if kind == "worker_death":
-        deaths = n_deaths + (1 if alone else 0)
-        return (State.QUARANTINED if deaths >= MAX_DEATHS else State.READY), n_failures, deaths
-    failures = n_failures + 1
-    final = kind in FINAL_KINDS or failures >= MAX_FAILURES
-    return (State.FAILED if final else State.READY), failures, n_deaths
-
-
-#: States in which a unit still waits to be computed.
-UNFINISHED = frozenset({State.READY, State.RUNNING, State.INVALIDATED})
+    if kind == "user_error":
+        return State.FAILED, replace(strikes, failures=strikes.failures + 1)
+    if kind in ("node_loss", "artifact"):
+        return State.READY, strikes  # not the unit's fault; `orchestrator.repair` bounds lost artefacts
+    if kind in ("worker_death", "timeout"):
+        strikes = replace(strikes, deaths=strikes.deaths + alone)
+        return (State.QUARANTINED if strikes.deaths >= MAX_DEATHS else State.READY), strikes
+    if kind == "out_of_memory":
+        strikes = replace(strikes, ooms=strikes.ooms + alone)
+        return (State.QUARANTINED if strikes.ooms >= MAX_OOMS else State.READY), strikes
+    strikes = replace(strikes, failures=strikes.failures + 1)
+    return (State.FAILED if strikes.failures >= MAX_FAILURES else State.READY), strikes
 
 
 def exit_code(counts: Mapping[tuple[str, str], int], *, stopped: bool) -> int:

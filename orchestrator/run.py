@@ -21,7 +21,7 @@ from orchestrator.executors.base import Executor
 from orchestrator.plan import Plan, plan_sweep
 from orchestrator.queue import exit_code
 from orchestrator.shards import Pace
-from orchestrator.store import Store, registry
+from orchestrator.store import Session, Store, registry
 from orchestrator.sweep import Sweep
 
 log = logging.getLogger("roadtest.run")
@@ -77,6 +77,7 @@ def run_plan(
     address: str | None = None,
     progress: Progress | None = None,
     pace: Pace | None = None,
+    takeover: bool = False,
 ) -> RunSummary:
     """Work a plan off; running it again goes on where it ended.
 
@@ -88,14 +89,15 @@ def run_plan(
         address: Of a Ray cluster; default a local Ray.
         progress: Told how far the run is.
         pace: Leases and sizes of shards.
+        takeover: End other coordinators of this sweep, alive or not, instead of sharing the work with them.
 
     Raises:
         RunError: The environment failed in mid-run (exit 4).
     """
     store.running = True  # from here on rows are written
     sweep_id = enlist(store, plan)
-    with store.begin() as session:
-        environment_id = registry.put_environment(session, environment.facts())
+    facts = environment.facts()
+    environment_id = store.transact(lambda session: registry.put_environment(session, facts))
     running = _make_executor(store, sweep_id, plan.sweep, executor, workers, address)
     try:
         coordinator = Coordinator(
@@ -107,6 +109,7 @@ def run_plan(
             environment_id=environment_id,
             progress=progress,
             pace=pace or Pace(),
+            takeover=takeover,
         )
         log.info(
             "sweep %s: coordinator %s, %d workers (%s)", plan.sweep.name, coordinator.id, running.workers, executor
@@ -118,19 +121,18 @@ def run_plan(
     return RunSummary(sweep=plan.sweep.name, counts=counts, stopped=coordinator.stopped)
 
 
-def _nothing_left(store: Store, sweep_id: int) -> bool:
-    with store.read() as session:
-        return not session.one(
-            """SELECT count(*) FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
-               WHERE su.sweep_id = :s AND u.state IN ('ready', 'running', 'invalidated')""",
-            s=sweep_id,
-        )
+def _nothing_left(session: Session, sweep_id: int) -> bool:
+    return not session.one(
+        """SELECT 1 FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
+           WHERE su.sweep_id = :s AND u.state IN ('ready', 'running', 'invalidated') LIMIT 1""",
+        s=sweep_id,
+    )
 
 
 def _make_executor(
     store: Store, sweep_id: int, sweep: Sweep, name: ExecutorName, workers: int | None, address: str | None
 ) -> Executor:
-    if name == "local" or _nothing_left(store, sweep_id):
+    if name == "local" or store.query(lambda session: _nothing_left(session, sweep_id)):
         from orchestrator.executors.local import LocalExecutor
 
         return LocalExecutor(workers or os.cpu_count() or 1)

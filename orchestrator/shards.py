@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.plan import PlannedUnit
@@ -24,12 +24,12 @@ class Pace:
     #: Seconds of work in a shard.
     shard_seconds: float = 1.0
     #: Units in a shard at most; also its size while durations are unknown, if smaller than that.
-    shard_units: int = 256
+    shard_units: int = 500
     #: Units in a shard of unknown duration.
     first_units: int = 5
     #: Seconds and units after which results are committed.
     flush_seconds: float = 0.5
-    flush_units: int = 200
+    flush_units: int = 2000
     #: Seconds that an interrupted run waits for shards that are nearly done.
     grace: float = 2.0
 
@@ -41,68 +41,127 @@ class Claimed:
     unit_id: int
     epoch: int
     planned: PlannedUnit
+    #: Workers that died with it alone, and attempts that ran out of memory, in earlier claims.
+    n_deaths: int = 0
+    n_ooms: int = 0
+
+
+#: Shards that a worker has at a time: one computes, one waits.
+IN_FLIGHT = 2
+#: Times the expected duration that a shard may take beyond the timeout of one unit.
+PATIENCE = 10
 
 
 class Backlog:
     """Claimed units that wait for a worker, in the order of the plan."""
 
-    def __init__(self, pace: Pace, *, workers: int) -> None:
+    def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self._workers = workers
-        self._units: deque[Claimed] = deque()
+        #: Units that may share a shard, by what they agree in.
+        self._families: dict[tuple[str, ...], deque[Claimed]] = {}
+        #: Units that once took their worker down travel alone; those that ran out of memory with no other shard out.
+        self._suspects: deque[Claimed] = deque()
+        self._hungry: deque[Claimed] = deque()
+        self._n = 0
         self._seconds: dict[DurationKey, float] = {}
-        #: Units that were alone when their worker died: from then on they travel alone.
-        self._suspects: set[str] = set()
+        #: Seconds of a unit of late, whatever it was.
+        self._recent: float | None = None
 
     def __len__(self) -> int:
-        return len(self._units)
+        return self._n
+
+    @property
+    def unit_ids(self) -> set[int]:
+        """Units that wait here."""
+        return {
+            claimed.unit_id for units in (*self._families.values(), self._suspects, self._hungry) for claimed in units
+        }
+
+    @property
+    def starved(self) -> bool:
+        """Whether nothing is left that may go out beside other shards."""
+        return not self._families and not self._suspects
 
     def extend(self, units: Iterable[Claimed]) -> None:
         """Add units that were claimed."""
-        self._units.extend(units)
+        for claimed in units:
+            if claimed.n_ooms:
+                self._hungry.append(claimed)
+            elif claimed.n_deaths:
+                self._suspects.append(claimed)
+            else:
+                self._families.setdefault(_family(claimed.planned), deque()).append(claimed)
+            self._n += 1
 
     def expect(self, seconds: Mapping[DurationKey, float]) -> None:
         """Take durations of earlier runs for those that this one has not measured."""
         self._seconds = {**seconds, **self._seconds}
 
-    def learn(self, planned: PlannedUnit, seconds: float) -> None:
-        """Take in how long a unit took."""
-        key = _duration_key(planned)
-        self._seconds[key] = 0.7 * self._seconds.get(key, seconds) + 0.3 * seconds
+    def learn(self, units: Sequence[Claimed], seconds: float) -> None:
+        """Take in how long each unit of a shard took on average."""
+        key = _duration_key(units[0].planned)
+        self._seconds[key] = 0.5 * self._seconds.get(key, seconds) + 0.5 * seconds
+        self._recent = seconds if self._recent is None else 0.7 * self._recent + 0.3 * seconds
 
-    def suspect(self, key: str) -> None:
-        """From now on this unit travels alone."""
-        self._suspects.add(key)
+    def patience(self, units: Sequence[Claimed], timeout: float) -> float:
+        """Seconds after which a shard of these units counts as hung, when one unit may take `timeout`."""
+        expected = self._seconds.get(_duration_key(units[0].planned), timeout)
+        return timeout + (len(units) - 1) * min(PATIENCE * expected, timeout)
 
-    def next_units(self) -> tuple[Claimed, ...]:
-        """Cut the next shard off the backlog: units of one context and router, about `shard_seconds` of work."""
-        first = self._units.popleft()
-        if first.planned.key in self._suspects:
-            return (first,)
-        group = [first]
-        wanted = self._size(first.planned)
-        while len(group) < wanted and self._units:
-            candidate = self._units[0].planned
-            if _family(candidate) != _family(first.planned) or candidate.key in self._suspects:
-                break
-            group.append(self._units.popleft())
-        return tuple(group)
+    def next_units(self, *, workers: int, idle: bool) -> tuple[Claimed, ...]:
+        """Cut the next shard off: units of one context and router, about `shard_seconds` of work; empty if none may go.
 
-    def _size(self, planned: PlannedUnit) -> int:
+        Args:
+            workers: Workers that compute at the same time.
+            idle: Whether no shard is out.
+        """
+        if self._families:
+            family, units = next(iter(self._families.items()))
+            size = min(len(units), self._size(units[0].planned, alike=len(units), workers=workers))
+            shard = tuple(units.popleft() for _ in range(size))
+            if not units:
+                del self._families[family]
+        elif self._suspects:
+            shard = (self._suspects.popleft(),)
+        elif self._hungry and idle:
+            shard = (self._hungry.popleft(),)
+        else:
+            return ()
+        self._n -= len(shard)
+        return shard
+
+    def appetite(self, *, workers: int, left: int) -> int:
+        """Units to claim at once: a few shards for each worker, and no more than half of what is left to all."""
+        if self._recent is None:
+            shard = self._pace.first_units
+        else:
+            shard = min(math.ceil(self._pace.shard_seconds / max(self._recent, 1e-6)), self._pace.shard_units)
+        return max(2 * workers, min(left // 2, 2 * IN_FLIGHT * workers * shard))
+
+    def _size(self, planned: PlannedUnit, *, alike: int, workers: int) -> int:
+        if planned.kind == "embed":
+            return 1
         seconds = self._seconds.get(_duration_key(planned))
         size = self._pace.first_units if seconds is None else math.ceil(self._pace.shard_seconds / max(seconds, 1e-6))
-        alike = 1 + sum(1 for claimed in self._units if _family(claimed.planned) == _family(planned))
-        share = math.ceil(alike / self._workers)  # shrinks towards the end, so that no worker idles
-        return 1 if planned.kind == "embed" else max(1, min(size, share, self._pace.shard_units))
+        share = math.ceil(alike / workers)  # shrinks towards the end, so that no worker idles
+        return max(1, min(size, share, self._pace.shard_units))
 
 
-def measured_seconds(session: Session) -> dict[DurationKey, float]:
-    """Seconds per evaluation by benchmark and router, of the slowest parameters, from the results in the database."""
+def measured_seconds(session: Session, fingerprints: Sequence[str]) -> dict[DurationKey, float]:
+    """Seconds per evaluation by benchmark and router so far, of the slowest parameters.
+
+    Args:
+        session: Database.
+        fingerprints: Of the benchmarks that are asked about.
+    """
+    among, bound = session.among("f", fingerprints)
     found: dict[DurationKey, float] = {}
     for row in session.rows(
-        """SELECT b.fingerprint, u.router, avg(u.seconds) AS seconds FROM unit u
-           JOIN benchmark b ON b.id = u.benchmark_id WHERE u.state = 'done' AND u.kind = 'evaluate'
-           GROUP BY b.fingerprint, u.router, u.params"""
+        f"""SELECT b.fingerprint, u.router, avg(u.seconds) AS seconds FROM unit u
+            JOIN benchmark b ON b.id = u.benchmark_id
+            WHERE u.state = 'done' AND u.kind = 'evaluate' AND b.fingerprint {among}
+            GROUP BY b.fingerprint, u.router, u.params""",
+        **bound,
     ):
         key = ("evaluate", row["fingerprint"], row["router"])
         found[key] = max(found.get(key, 0.0), row["seconds"] or 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -104,7 +105,12 @@ class StageResources(_Strict):
 
     num_cpus: float = Field(1, gt=0)
     num_gpus: float = Field(0, ge=0, description="Reserved; encoders and routers of this version compute on the CPU.")
-    memory: int | None = Field(None, gt=0, description="Bytes.")
+    memory: int | None = Field(
+        None,
+        gt=0,
+        description="Bytes that a worker reserves and may allocate; a unit that needs more fails.",
+    )
+    timeout: float = Field(3600, gt=0, description="Seconds after which a unit counts as hung.")
 
 
 class Resources(_Strict):
@@ -170,11 +176,10 @@ class Sweep(_Strict):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         for key in ("benchmarks", "encoders", "routers"):
-            names = [entry.name for entry in getattr(self, key)]
-            for name in names:
-                if names.count(name) > 1:
+            for name, n in Counter(entry.name for entry in getattr(self, key)).items():
+                if n > 1:
                     raise ValueError(f"{key}: the name {name!r} is given twice; give one of them another `name:`")
-        names = [entry.name for entry in self.routers]
+        names = dict.fromkeys(entry.name for entry in self.routers)
         for entry in self.routers:
             if entry.twin and f"{entry.name} blind twin" in names:
                 raise ValueError(f"routers: {entry.name!r} has a twin of the name of another router; rename that one")

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from workers.artifacts import ArtifactStore
 from workers.benchmarks.base import Benchmark
 from workers.encoders.base import Encoder, Input, make_encoder
-from workers.errors import ArtifactError, EncoderError, InputError
+from workers.errors import ArtifactError, EncoderError, InputError, StoreError
 from workers.units import EmbedResult, EmbedUnit, UnitFailure
 
 #: Inputs per call of an encoder. Padding is to the longest of a batch, so the batches are part of the recipe.
@@ -192,13 +192,14 @@ def run_embed(unit: EmbedUnit, inputs: Sequence[Input], store: ArtifactStore) ->
     """Embed one slice; what goes wrong with the unit comes back as data.
 
     Raises:
-        OSError: Full disk, quota, read-only or forbidden: the machine's failure and not the unit's.
+        OSError: Full disk, quota, read-only or forbidden, an artefact store that cannot be reached: the machine's
+            failure and not the unit's.
     """
     begin = perf_counter()
     try:
         return embed_slice(unit, inputs, store)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRNOS:
+        if isinstance(error, StoreError) or (isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRNOS):
             raise
         return UnitFailure(
             key=unit.key,

@@ -28,3 +28,7 @@ class RouterError(InputError):
 
 class ArtifactError(WorkersError):
     """An embedding artefact is missing, truncated or does not match its checksum."""
+
+
+class StoreError(WorkersError, OSError):
+    """The artefact store cannot be reached or used: the environment's failure, not a unit's."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.cli import catalog, database, doctor, options, read, run, units
+from orchestrator.cli import catalog, database, doctor, jobs, options, read, run, units
 
 app = typer.Typer(
     name="roadtest",
@@ -31,7 +31,7 @@ def _options(
     set_up_logging(log_level, log_format)
 
 
-for _module in (run, read, units):
+for _module in (run, jobs, read, units):
     _module.add_to(app)
 app.add_typer(catalog.benchmarks, name="benchmarks")
 app.add_typer(catalog.encoders, name="encoders")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+#: Rows that a table shows; beyond it they stream.
+TABLE_ROWS = 5_000
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON; NaN becomes null."""
-    sys.stdout.write(json.dumps(_clean(value), indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(_json(value) + "\n")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_clean(value), indent=2, ensure_ascii=False, default=str)
 
 
 def _clean(value: Any) -> Any:
@@ -37,11 +46,31 @@ def console() -> Console:
     return found if found.is_terminal else Console(width=120)
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str | None = None) -> None:
-    """Print rows of equal keys."""
+def print_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool, title: str | None = None) -> None:
+    """Print rows of equal keys; more than a table shows well are written one at a time, their cells apart by tabs."""
     if as_json:
-        print_json(list(rows))
+        _print_json_array(rows)
         return
+    iterator = iter(rows)
+    first = list(islice(iterator, TABLE_ROWS + 1))
+    if len(first) <= TABLE_ROWS:
+        _print_table(first, title)
+        return
+    sys.stdout.write("\t".join(first[0]) + "\n")
+    for row in chain(first, iterator):
+        sys.stdout.write("\t".join(" ".join(_shown(value).split()) for value in row.values()) + "\n")
+
+
+def _print_json_array(rows: Iterable[Mapping[str, Any]]) -> None:
+    """The same text as `print_json(list(rows))`, without the list."""
+    between = "[\n"
+    for row in rows:
+        sys.stdout.write(between + "  " + _json(row).replace("\n", "\n  "))
+        between = ",\n"
+    sys.stdout.write("[]\n" if between == "[\n" else "\n]\n")
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], title: str | None) -> None:
     from rich.table import Table
     from rich.text import Text
 

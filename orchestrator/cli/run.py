@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -46,42 +47,36 @@ def plan(
     """Show what a run would compute; writes nothing."""
     from orchestrator.cli.output import print_rows
     from orchestrator.errors import NoDatabaseError
-    from orchestrator.explain import explain as why
-    from orchestrator.explain import known_states
+    from orchestrator.explain import explain_all
     from orchestrator.run import load_plan
     from orchestrator.store import home_folder, open_store
     from orchestrator.sweep import Sweep
 
     planned = load_plan(Sweep.from_yaml(sweep), home=home_folder(db))
-    states = {}
-    try:
-        store = open_store(db, create=False)
-    except NoDatabaseError:
-        pass  # everything is new
-    else:
-        try:
-            with store.read() as session:
-                states = known_states(session, planned)
-        finally:
-            store.close()
-    reasons = [(unit, *why(unit, states.get(unit.key))) for unit in planned.units]
-    if explain:
-        rows = [
-            {
-                "unit": unit.key if as_json else unit.key[:15],
-                "kind": unit.kind,
-                "benchmark": unit.evaluated.name if unit.evaluated else None,
-                "encoder": unit.encoder,
-                "router": unit.router,
-                "seed": unit.spec.get("split"),
-                "state": name,
-                "why": sentence,
-            }
-            for unit, name, sentence in reasons
-        ]
-        print_rows(rows, as_json=as_json)
-        return
-    numbers = Counter((unit.kind, name) for unit, name, _ in reasons)
+    with ExitStack() as stack:
+        session = None
+        with suppress(NoDatabaseError):  # everything is new
+            store = open_store(db, create=False)
+            stack.callback(store.close)
+            session = stack.enter_context(store.read())
+        reasons = explain_all(session, planned)
+        if explain:
+            rows = (
+                {
+                    "unit": unit.key if as_json else unit.key[:15],
+                    "kind": unit.kind,
+                    "benchmark": unit.evaluated.name if unit.evaluated else None,
+                    "encoder": unit.encoder,
+                    "router": unit.router,
+                    "seed": unit.spec.get("split"),
+                    "state": name,
+                    "why": sentence,
+                }
+                for unit, name, sentence in reasons
+            )
+            print_rows(rows, as_json=as_json)
+            return
+        numbers = Counter((unit.kind, name) for unit, name, _ in reasons)
     print_rows(
         [{"kind": kind, "state": name, "units": n} for (kind, name), n in sorted(numbers.items())],
         as_json=as_json,
@@ -95,6 +90,9 @@ def run(
     executor: Annotated[Literal["ray", "local"], typer.Option(help="Ray actors, or threads of this process.")] = "ray",
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; default: all CPUs.")] = None,
     address: Annotated[str | None, typer.Option(help="Address of a Ray cluster; default: a local Ray.")] = None,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="End other runs of this sweep, alive or not, and take their units.")
+    ] = False,
     report: Annotated[bool, typer.Option(help="Print the leaderboard and write the HTML report at the end.")] = True,
     out: Annotated[Path, typer.Option(help="Folder of the HTML report.")] = Path("roadtest-report"),
 ) -> None:
@@ -117,7 +115,15 @@ def run(
     try:
         log = log_to_file(store.home / "logs", asked.name, Logging.format)
         with shown_progress() as progress:
-            summary = run_plan(store, planned, executor=executor, workers=workers, address=address, progress=progress)
+            summary = run_plan(
+                store,
+                planned,
+                executor=executor,
+                workers=workers,
+                address=address,
+                progress=progress,
+                takeover=takeover,
+            )
         if summary.exit_code == 3:
             typer.echo(
                 f"interrupted: {summary.number('done')} units are done; the same command goes on. Log: {log}", err=True
@@ -126,7 +132,8 @@ def run(
             typer.echo(
                 f"{summary.number('failed', 'quarantined')} units failed, "
                 f"{summary.number('ready', 'invalidated')} wait for one that did; "
-                f"`roadtest status` names them, `roadtest retry` tries again. Log: {log}",
+                "`roadtest status` names them, `roadtest retry` and `roadtest quarantine release` try again. "
+                f"Log: {log}",
                 err=True,
             )
         if report and summary.exit_code != 3:

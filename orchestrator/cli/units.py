@@ -1,4 +1,4 @@
-"""Verbs about units: status, retry, invalidate."""
+"""Verbs about units: status, retry, quarantine, invalidate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from orchestrator.cli.options import AsJson, Database, SweepName
 
 if TYPE_CHECKING:
+    from orchestrator.queue import State
     from orchestrator.store import Store
 
 Router = Annotated[str | None, typer.Option(help="Only this router's units.")]
@@ -19,10 +20,14 @@ Keys = Annotated[
 ]
 
 
+quarantine = typer.Typer(help="Units that took their workers down.", no_args_is_help=True)
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the verbs."""
     app.command()(status)
     app.command()(retry)
+    app.add_typer(quarantine, name="quarantine")
     app.command()(invalidate)
 
 
@@ -74,12 +79,53 @@ def retry(
 ) -> None:
     """Make failed units ready again; the next run computes them."""
     from orchestrator.queue import State
+
+    _make_ready(State.FAILED, db, sweep, units, router, benchmark)
+
+
+@quarantine.command("list")
+def list_quarantined(db: Database = None, sweep: SweepName = None, as_json: AsJson = False) -> None:
+    """List the quarantined units of a sweep with their last error; `--json` with its traceback."""
+    from orchestrator.cli.output import print_rows
+    from orchestrator.store import open_store
+    from orchestrator.store.reading import find_sweep, quarantined
+
+    store = open_store(db, create=False)
+    try:
+        rows = store.query(lambda session: quarantined(session, find_sweep(session, sweep)))
+    finally:
+        store.close()
+    print_rows([{k: v for k, v in row.items() if as_json or k != "traceback"} for row in rows], as_json=as_json)
+
+
+@quarantine.command("release")
+def release(
+    db: Database = None,
+    sweep: SweepName = None,
+    units: Keys = None,
+    router: Router = None,
+    benchmark: BenchmarkName = None,
+) -> None:
+    """Make quarantined units ready again, for instance with more memory in the sweep; the next run computes them."""
+    from orchestrator.queue import State
+
+    _make_ready(State.QUARANTINED, db, sweep, units, router, benchmark)
+
+
+def _make_ready(
+    before: State,
+    db: str | None,
+    sweep: str | None,
+    units: list[str] | None,
+    router: str | None,
+    benchmark: str | None,
+) -> None:
+    from orchestrator.queue import State
     from orchestrator.store import claims
 
-    store, ids = _select(db, sweep, ("failed",), units, router, benchmark)
+    store, ids = _select(db, sweep, (before.value,), units, router, benchmark)
     try:
-        with store.begin() as session:
-            n = claims.move(session, ids, before=State.FAILED, to=State.READY, reason=None)
+        n = store.transact(lambda session: claims.move(session, ids, before=before, to=State.READY, reason=None))
     finally:
         store.close()
     typer.echo(f"{n} units are ready again; run the sweep to compute them.")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 import traceback
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from threading import Lock
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock, Thread
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,20 @@ from workers.units import EmbedResult, EmbedUnit, EvaluateResult, EvaluateUnit, 
 
 #: Identity of this worker process, minted here and never taken from the host.
 WORKER_ID = str(uuid.uuid4())
+
+Unit = EvaluateUnit | EmbedUnit
+UnitOutcome = EvaluateResult | EmbedResult | UnitFailure
+
+
+class Context(Protocol):
+    """What the units of a shard share; travels to a worker once and computes there."""
+
+    def compute(self, units: Sequence[Unit]) -> Sequence[UnitOutcome]:
+        """A result or a failure for each unit, in their order.
+
+        Raises:
+            OSError: The machine failed: the run must stop.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +55,17 @@ class EvaluateContext:
     rows: npt.NDArray[np.int64] | None = None
     artifacts: str = ""
 
+    def compute(self, units: Sequence[Unit]) -> Sequence[UnitOutcome]:
+        """Evaluate them together."""
+        from workers.evaluate import run_evaluate
+
+        try:
+            embedding = _EMBEDDINGS.get(self)
+        except ArtifactError as error:
+            trace = traceback.format_exc()
+            return [UnitFailure(key=unit.key, kind="artifact", message=str(error), traceback=trace) for unit in units]
+        return run_evaluate([unit for unit in units if isinstance(unit, EvaluateUnit)], self.benchmark, embedding)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EmbedContext:
@@ -48,8 +74,12 @@ class EmbedContext:
     inputs: tuple[Input, ...]
     artifacts: str
 
-
-Context = EvaluateContext | EmbedContext
+    def compute(self, units: Sequence[Unit]) -> Sequence[UnitOutcome]:
+        """Embed and write one slice after the other."""
+        store = ArtifactStore(self.artifacts)
+        return [
+            run_embed(unit, self.inputs[unit.start : unit.stop], store) for unit in units if isinstance(unit, EmbedUnit)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +87,25 @@ class Shard:
     """Units that one worker does in one go; all share a context."""
 
     id: int
+    #: `embed` or `evaluate`.
+    stage: str
     #: Name of the context, as given to `Executor.share`.
     context: str
-    units: tuple[EvaluateUnit, ...] | tuple[EmbedUnit, ...]
+    units: tuple[Unit, ...]
+    #: Seconds after which it counts as hung.
+    seconds: float
+    #: Whether to give it twice the stage's memory.
+    more_memory: bool = False
 
-    @property
-    def kind(self) -> str:
-        """`embed` or `evaluate`."""
-        return "embed" if isinstance(self.units[0], EmbedUnit) else "evaluate"
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """Why nothing is known of a shard's units."""
+
+    kind: Literal["worker_death", "node_loss", "out_of_memory", "timeout"]
+    message: str
+    #: Where the worker was, if that is known, else all that Ray says.
+    traceback: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +113,14 @@ class ShardReport:
     """What came back of a shard."""
 
     shard: int
-    results: tuple[EvaluateResult | EmbedResult | UnitFailure, ...] = ()
+    results: tuple[UnitOutcome, ...] = ()
     worker: str | None = None
     host: str | None = None
     pid: int | None = None
     #: Seconds since 1970 by the worker's clock.
     started_at: float | None = None
-    #: The worker died; nothing is known of the units.
-    died: str | None = None
+    #: The worker died, hung or was lost.
+    death: Death | None = None
     #: The machine failed (full disk, forbidden folder): the run must stop, resumable.
     environment_error: str | None = None
 
@@ -87,8 +128,9 @@ class ShardReport:
 class Executor(Protocol):
     """Runs shards somewhere."""
 
-    #: Workers that compute at the same time.
-    workers: int
+    @property
+    def workers(self) -> int:
+        """Workers that compute at the same time; may change while a cluster grows or shrinks."""
 
     def share(self, name: str, context: Context) -> None:
         """Make a context known under a name before shards refer to it."""
@@ -133,20 +175,49 @@ class _EmbeddingCache:
 _EMBEDDINGS = _EmbeddingCache(size=2)
 
 
+@dataclass(eq=False)
+class _Computation:
+    """What a thread made of a shard."""
+
+    results: Sequence[UnitOutcome] = ()
+    error: BaseException | None = None
+    trace: str = field(default="")
+
+    def run(self, compute: Callable[[], Sequence[UnitOutcome]]) -> None:
+        try:
+            self.results = compute()
+        except BaseException as error:  # a unit that calls sys.exit must not end the worker
+            self.error, self.trace = error, traceback.format_exc()
+
+
 def execute(shard: Shard, context: Context) -> ShardReport:
-    """Do a shard's units, in a worker; whatever goes wrong with a unit comes back as data."""
+    """Do a shard's units, in a worker; whatever goes wrong with a unit comes back as data.
+
+    The units are computed in a thread of their own: one that hangs is reported with where it hangs, and left behind.
+    """
     started = time.time()
-    error = None
-    results: Sequence[EvaluateResult | EmbedResult | UnitFailure] = ()
-    try:
-        results = _compute(shard, context)
-    except OSError as problem:
-        error = f"{problem.strerror or problem}: {problem.filename}" if problem.filename else str(problem)
-    except Exception as problem:
-        message, trace = str(problem) or type(problem).__name__, traceback.format_exc()
+    outcome, death, environment_error = _Computation(), None, None
+    thread = Thread(
+        target=outcome.run, args=(lambda: context.compute(shard.units),), name="roadtest-worker-shard", daemon=True
+    )
+    thread.start()
+    thread.join(shard.seconds)
+    results: Sequence[UnitOutcome] = ()
+    if thread.is_alive():
+        frame = sys._current_frames().get(thread.ident or 0)
+        where = "".join(traceback.format_stack(frame)) if frame else ""
+        death = Death(kind="timeout", message=f"no result after {shard.seconds:.0f} s", traceback=where)
+    elif isinstance(outcome.error, OSError):
+        problem = outcome.error
+        environment_error = f"{problem.strerror or problem}: {problem.filename}" if problem.filename else str(problem)
+    elif outcome.error is not None:
+        message = str(outcome.error) or type(outcome.error).__name__
+        kind = "out_of_memory" if isinstance(outcome.error, MemoryError) else "exception"
         results = [
-            UnitFailure(key=unit.key, kind="exception", message=message, traceback=trace) for unit in shard.units
+            UnitFailure(key=unit.key, kind=kind, message=message, traceback=outcome.trace) for unit in shard.units
         ]
+    else:
+        results = outcome.results
     return ShardReport(
         shard=shard.id,
         results=tuple(results),
@@ -154,24 +225,6 @@ def execute(shard: Shard, context: Context) -> ShardReport:
         host=socket.gethostname(),
         pid=os.getpid(),
         started_at=started,
-        environment_error=error,
+        death=death,
+        environment_error=environment_error,
     )
-
-
-def _compute(shard: Shard, context: Context) -> Sequence[EvaluateResult | EmbedResult | UnitFailure]:
-    if isinstance(context, EmbedContext):
-        store = ArtifactStore(context.artifacts)
-        return [
-            run_embed(unit, context.inputs[unit.start : unit.stop], store)
-            for unit in shard.units
-            if isinstance(unit, EmbedUnit)
-        ]
-    from workers.evaluate import run_evaluate
-
-    units = [unit for unit in shard.units if isinstance(unit, EvaluateUnit)]
-    try:
-        embedding = _EMBEDDINGS.get(context)
-    except ArtifactError as error:
-        trace = traceback.format_exc()
-        return [UnitFailure(key=unit.key, kind="artifact", message=str(error), traceback=trace) for unit in units]
-    return list(run_evaluate(units, context.benchmark, embedding))

@@ -1,4 +1,4 @@
-"""Threads of this process: no Ray, nothing to start; a death is the coordinator's own."""
+"""Threads of this process: no Ray, nothing to start; a death is the coordinator's own, memory is not limited."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ class LocalExecutor:
     """Runs shards in `workers` threads; numpy and torch let go of the interpreter while they compute."""
 
     def __init__(self, workers: int) -> None:
-        self.workers = workers
+        self._workers = workers
         # Limits are the whole process's: set once, or a thread that ends would lift them under another's feet.
         self._limits = threadpool_limits(limits=1)
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="roadtest-worker")
         self._contexts: dict[str, Context] = {}
         self._pending: set[Future[ShardReport]] = set()
+
+    @property
+    def workers(self) -> int:
+        """Threads."""
+        return self._workers
 
     def share(self, name: str, context: Context) -> None:
         """Keep the context under its name."""

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Sequence
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from orchestrator import cluster
 from orchestrator.errors import SweepError
-from orchestrator.executors.base import Context, Shard, ShardReport, execute
+from orchestrator.executors.base import Context, Death, Shard, ShardReport, execute
+from orchestrator.executors.memory import limit_memory
 from orchestrator.sweep import Resources, StageResources
+
+log = logging.getLogger("roadtest.executor")
 
 #: Shards at an actor: one computes, one waits, so that it never idles.
 IN_FLIGHT = 2
+#: Seconds between two looks at the cluster's nodes.
+WATCH_SECONDS = 2.0
+#: Seconds that an actor may take to start, and a report to arrive after its shard's time is up.
+GRACE_SECONDS = 60.0
 
 
 class _Worker:
     """The actor: computes shards one after the other."""
 
+    def __init__(self, memory: int | None) -> None:
+        if memory is not None:
+            limit_memory(memory)
+
+    def node(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
+
     def run(self, shard: Shard, context: Context) -> ShardReport:
         return execute(shard, context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """What actors differ in."""
+
+    stage: str
+    more_memory: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,41 +59,68 @@ class _Sent:
     #: Whether it was at an actor that died: from then on an actor has it and nothing else.
     alone: bool = False
 
+    @property
+    def kind(self) -> _Kind:
+        return _Kind(stage=self.shard.stage, more_memory=self.shard.more_memory)
+
 
 @dataclass(eq=False)
 class _Seat:
-    """One place in the pool and the actor that sits there now."""
+    """One place in the pool and the actor that sits there."""
 
-    stage: str
-    actor: Any = None
+    kind: _Kind
+    actor: Any
+    #: Reference to the node that it is on, then that node.
+    asked: Any
+    node: str | None = None
     #: Shards by the reference to their report, in the order in which the actor does them.
     pending: dict[Any, _Sent] = field(default_factory=dict)
+    #: When its first shard got there or came first.
+    since: float = field(default_factory=time.monotonic)
 
     @property
     def has_room(self) -> bool:
         return len(self.pending) < IN_FLIGHT and not any(sent.alone for sent in self.pending.values())
 
+    @property
+    def overdue(self) -> bool:
+        """Whether its first shard should have been reported as hung by the worker itself long ago."""
+        first = next(iter(self.pending.values()), None)
+        return first is not None and time.monotonic() - self.since > first.shard.seconds + GRACE_SECONDS
+
+    def took(self, ref: Any) -> None:
+        """A report came: the next shard is the first."""
+        del self.pending[ref]
+        self.since = time.monotonic()
+
 
 class RayExecutor:
-    """Runs shards in actors, as many per stage as `workers`; an actor that died is replaced."""
+    """Runs shards in actors, as many as `workers`; one that died is replaced, one on a lost node elsewhere."""
 
     def __init__(self, workers: int | None, *, address: str | None, resources: Resources) -> None:
         self._owned = cluster.connect(address, workers=workers)
-        self._total: dict[str, float] = ray.cluster_resources()
-        self.workers = workers or max(1, int(self._total.get("CPU", 1)))
+        self._wanted_workers = workers
         self._resources = resources
         self._contexts: dict[str, Any] = {}
         self._seats: list[_Seat] = []
         self._queue: deque[_Sent] = deque()
+        #: What each living node offers, by Ray's names.
+        self._nodes: dict[str, dict[str, float]] = _living_nodes()
+        self._watched_at = time.monotonic()
         for stage in Resources.model_fields:
-            if not self._fits([_Seat(stage=stage)]):
+            if not self._fits([_Kind(stage=stage)]):
                 cluster.disconnect(owned=self._owned)
-                wanted = ", ".join(f"{amount:g} {name}" for name, amount in self._reserved(stage).items())
-                there = ", ".join(f"{self._total.get(name, 0):g} {name}" for name in self._reserved(stage))
+                wanted, no_node = self._reserved(_Kind(stage=stage)), dict[str, float]()
+                largest = max(self._nodes.values(), key=lambda node: node.get("CPU", 0), default=no_node)
                 raise SweepError(
-                    f"resources.{stage}: a worker wants {wanted}, Ray has {there}; lower it, raise --workers, "
-                    "or join a larger cluster."
+                    f"resources.{stage}: a worker wants {_amounts(wanted, wanted)}, the largest node of Ray has "
+                    f"{_amounts(wanted, largest)}; lower it, raise --workers, or join a larger cluster."
                 )
+
+    @property
+    def workers(self) -> int:
+        """Actors that compute at the same time: as asked for, else the cluster's CPUs of now."""
+        return self._wanted_workers or max(1, int(sum(node.get("CPU", 0) for node in self._nodes.values())))
 
     def share(self, name: str, context: Context) -> None:
         """Put the context into Ray's object store once."""
@@ -85,11 +136,14 @@ class RayExecutor:
         self._dispatch()
 
     def wait(self, timeout: float) -> list[ShardReport]:
-        """Reports of the shards that ended, those of dead actors among them."""
+        """Reports of the shards that ended, those of dead, hung and lost actors among them."""
+        reports = self._watch() if time.monotonic() - self._watched_at > WATCH_SECONDS else []
         self._dispatch()
         refs = {ref: seat for seat in self._seats for ref in seat.pending}
-        if not refs:
-            return []
+        if reports or not refs:
+            if not reports:
+                time.sleep(timeout)
+            return reports
         ready, _ = ray.wait(list(refs), num_returns=1, timeout=timeout)
         if ready and len(refs) > 1:
             rest = [ref for ref in refs if ref not in ready]
@@ -101,100 +155,180 @@ class RayExecutor:
     def close(self) -> None:
         """End the actors, and Ray too where this executor started it."""
         for seat in self._seats:
-            if seat.actor is not None:
-                ray.kill(seat.actor)
+            ray.kill(seat.actor)
         self._seats.clear()
         cluster.disconnect(owned=self._owned)
+
+    # -- what comes back -----------------------------------------------------------------------------------------------
 
     def _collect(self, seat: _Seat, ref: Any) -> list[ShardReport]:
         if ref not in seat.pending:
             return []
         try:
-            report = ray.get(ref)
+            report: ShardReport = ray.get(ref)
         except RayTaskError as error:
             # `execute` returns errors as data: this one is of the machinery, such as a result that cannot be pickled.
-            report = _dead(seat.pending[ref], f"{type(error.cause).__name__ if error.cause else 'error'}: {error}")
+            message = f"{type(error.cause).__name__ if error.cause else 'error'}: {_first_line(error)}"
+            report = _dead(seat.pending[ref], Death(kind="worker_death", message=message, traceback=str(error)))
         except RayError as error:
-            return self._clear(seat, f"{type(error).__name__}: {str(error).partition(chr(10))[0] or 'no message'}")
-        del seat.pending[ref]
+            return list(self._vacate(seat, self._cause(seat, error)))
+        seat.took(ref)
+        if report.death is not None and report.death.kind == "timeout":
+            # The thread that hangs goes on: the actor has to go. What waited behind it is not to blame.
+            self._queue.extendleft(reversed(seat.pending.values()))
+            self._remove(seat)
         return [report]
 
-    def _clear(self, seat: _Seat, reason: str) -> list[ShardReport]:
-        """An actor died: a shard that was alone there is to blame, of several each goes out again alone.
+    def _cause(self, seat: _Seat, error: RayError) -> Death:
+        """Why an actor is gone: by its unit, or with its node."""
+        message = f"{type(error).__name__}: {_first_line(error)}"
+        if isinstance(error, OutOfMemoryError):
+            return Death(kind="out_of_memory", message=message, traceback=str(error))
+        # An unavailable actor may or may not have run its shard: its node cannot be reached.
+        lost = isinstance(error, ActorUnavailableError) or "node has died" in str(error) or "node died" in str(error)
+        self._nodes = _living_nodes()  # or its place would be given to an actor that can never start
+        if not lost and seat.node is not None:
+            lost = seat.node not in self._nodes
+        return Death(kind="node_loss" if lost else "worker_death", message=message, traceback=str(error))
 
-        The first without a report need not be the one: a report can be lost when the next shard kills at once (seen).
+    def _vacate(self, seat: _Seat, death: Death) -> Iterator[ShardReport]:
+        """An actor is gone with all its shards.
+
+        If it died, one that was alone there is to blame, of several each goes out again alone: the first without a
+        report need not be the one, a report can be lost when the next shard kills at once (seen).
         """
-        pending, seat.pending, seat.actor = seat.pending, {}, None
-        reports: list[ShardReport] = []
         unfinished: list[_Sent] = []
-        for ref, sent in pending.items():
+        for ref, sent in seat.pending.items():
             try:
-                reports.append(ray.get(ref))
+                ready, _ = ray.wait([ref], timeout=0)
+                if not ready:
+                    raise RayError
+                yield ray.get(ref)
             except RayError:
                 unfinished.append(sent)
-        if len(unfinished) == 1:
-            return [*reports, _dead(unfinished[0], reason)]
-        self._queue.extendleft(replace(sent, alone=True) for sent in reversed(unfinished))
+        self._remove(seat)
+        if death.kind == "node_loss" or len(unfinished) == 1:
+            yield from (_dead(sent, death) for sent in unfinished)
+        else:
+            self._queue.extendleft(replace(sent, alone=True) for sent in reversed(unfinished))
+
+    def _watch(self) -> list[ShardReport]:
+        """Look after nodes that are gone and actors that do not answer: Ray may take a minute to say so, or never."""
+        self._watched_at = time.monotonic()
+        self._nodes = _living_nodes()
+        reports: list[ShardReport] = []
+        for seat in list(self._seats):
+            if seat.node is None and ray.wait([seat.asked], timeout=0)[0]:
+                try:
+                    seat.node = ray.get(seat.asked)
+                except RayError as error:
+                    reports += self._vacate(seat, self._cause(seat, error))
+                    continue
+            if seat.node is not None and seat.node not in self._nodes:
+                death = Death(kind="node_loss", message=f"node {seat.node[:12]} left the cluster")
+            elif seat.overdue:
+                death = Death(kind="node_loss", message="no answer long after its time: the node cannot be reached")
+            else:
+                continue
+            log.warning("%s; %d shards go elsewhere", death.message, len(seat.pending))
+            reports += self._vacate(seat, death)
+        # An actor whose place went with a node before it started would wait for ever, and its shards with it.
+        for seat in [seat for seat in reversed(self._seats) if seat.node is None]:
+            if not self._fits([placed.kind for placed in self._seats]):
+                self._queue.extendleft(reversed(seat.pending.values()))
+                self._remove(seat)
         return reports
+
+    def _remove(self, seat: _Seat) -> None:
+        seat.pending = {}
+        ray.kill(seat.actor)  # no harm if it is dead
+        self._seats.remove(seat)
+
+    # -- what goes out -------------------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         waiting: deque[_Sent] = deque()
         while self._queue:
             sent = self._queue.popleft()
-            seat = self._free_seat(sent.shard.kind, alone=sent.alone)
+            seat = self._free_seat(sent.kind, alone=sent.alone)
             if seat is None:
                 waiting.append(sent)
                 continue
-            seat.actor = seat.actor or self._actor(sent.shard.kind)
+            if not seat.pending:
+                seat.since = time.monotonic()
             seat.pending[seat.actor.run.remote(sent.shard, sent.context)] = sent
         self._queue = waiting
 
-    def _free_seat(self, stage: str, *, alone: bool) -> _Seat | None:
-        seats = [seat for seat in self._seats if seat.stage == stage]
+    def _free_seat(self, kind: _Kind, *, alone: bool) -> _Seat | None:
+        if kind.more_memory and not self._fits([kind]):
+            kind = replace(kind, more_memory=False)  # no node has twice as much: what there is, with nothing beside it
+        seats = [seat for seat in self._seats if seat.kind == kind]
         idle = next((seat for seat in seats if not seat.pending), None)
         if idle is not None:
             return idle
-        if self._make_room(stage):
-            self._seats.append(_Seat(stage=stage))
+        if self._make_room(kind):
+            self._seats.append(self._seat(kind))
             return self._seats[-1]
         return None if alone else next((seat for seat in seats if seat.has_room), None)
 
-    def _make_room(self, stage: str) -> bool:
-        """Whether another actor of this stage fits; idle ones of the other stage give their place back for it."""
-        while not self._fits([*self._seats, _Seat(stage=stage)]):
-            idle = next((seat for seat in self._seats if seat.stage != stage and not seat.pending), None)
+    def _make_room(self, kind: _Kind) -> bool:
+        """Whether another actor of this kind fits; idle ones of other kinds give their place back for it."""
+        while not self._fits([*(seat.kind for seat in self._seats), kind]):
+            idle = next((seat for seat in self._seats if seat.kind != kind and not seat.pending), None)
             if idle is None:
                 return False
-            if idle.actor is not None:
-                ray.kill(idle.actor)
-            self._seats.remove(idle)
+            self._remove(idle)
         return True
 
-    def _fits(self, seats: Sequence[_Seat]) -> bool:
-        """Whether actors of these seats can live at the same time: one that cannot would wait for ever."""
-        wanted: Counter[str] = Counter()
-        for seat in seats:
-            wanted.update(self._reserved(seat.stage))
-        return len(seats) <= self.workers and all(n <= self._total.get(name, 0) for name, n in wanted.items())
+    def _fits(self, kinds: Sequence[_Kind]) -> bool:
+        """Whether such actors can live at the same time: one that cannot would wait for ever."""
+        if len(kinds) > self.workers:
+            return False
+        free = [dict(node) for node in self._nodes.values()]
+        for wanted in sorted((self._reserved(kind) for kind in kinds), key=lambda r: sorted(r.items()), reverse=True):
+            place = next((node for node in free if all(node.get(name, 0) >= n for name, n in wanted.items())), None)
+            if place is None:
+                return False
+            place.update({name: place[name] - n for name, n in wanted.items()})
+        return True
 
-    def _reserved(self, stage: str) -> dict[str, float]:
-        """What an actor of a stage reserves, by Ray's names."""
-        wanted: StageResources = getattr(self._resources, stage)
-        given = {"CPU": wanted.num_cpus, "GPU": wanted.num_gpus, "memory": wanted.memory or 0}
+    def _reserved(self, kind: _Kind) -> dict[str, float]:
+        """What an actor reserves, by Ray's names."""
+        wanted: StageResources = getattr(self._resources, kind.stage)
+        given = {"CPU": wanted.num_cpus, "GPU": wanted.num_gpus, "memory": self._memory(kind) or 0.0}
         return {name: amount for name, amount in given.items() if amount}
 
-    def _actor(self, stage: str) -> Any:
-        wanted: StageResources = getattr(self._resources, stage)
+    def _memory(self, kind: _Kind) -> int | None:
+        wanted: StageResources = getattr(self._resources, kind.stage)
+        return wanted.memory and wanted.memory * (2 if kind.more_memory else 1)
+
+    def _seat(self, kind: _Kind) -> _Seat:
+        wanted: StageResources = getattr(self._resources, kind.stage)
+        memory = self._memory(kind)
         options: dict[str, Any] = {
             "num_cpus": wanted.num_cpus,
             "num_gpus": wanted.num_gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
         }
-        if wanted.memory is not None:
-            options["memory"] = wanted.memory
-        return ray.remote(_Worker).options(**options).remote()
+        if memory is not None:
+            options["memory"] = memory
+        actor = ray.remote(_Worker).options(**options).remote(memory)
+        return _Seat(kind=kind, actor=actor, asked=actor.node.remote())
 
 
-def _dead(sent: _Sent, reason: str) -> ShardReport:
-    return ShardReport(shard=sent.shard.id, died=reason)
+def _dead(sent: _Sent, death: Death) -> ShardReport:
+    return ShardReport(shard=sent.shard.id, death=death)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or "no message"
+
+
+def _amounts(names: Mapping[str, float], of: Mapping[str, float]) -> str:
+    return ", ".join(f"{of.get(name, 0):g} {name}" for name in names)
+
+
+def _living_nodes() -> dict[str, dict[str, float]]:
+    """What each node that is alive offers, by its id: Ray goes on listing the dead ones."""
+    return {node["NodeID"]: dict(node["Resources"]) for node in ray.nodes() if node["Alive"]}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from orchestrator.errors import RunError
 from orchestrator.queue import State, check_transition
 from orchestrator.store import tables as t
 from orchestrator.store.registry import chunks, put_event
@@ -87,7 +88,9 @@ def _lives(row: Mapping[str, Any]) -> bool:
         return True
 
 
-def claim(session: Session, sweep_id: int, coordinator_id: str, *, limit: int, lease: float) -> list[Mapping[str, Any]]:
+def claim(
+    session: Session, sweep_id: int, coordinator_id: str, *, limit: int, lease: float, after: int = 0
+) -> list[Mapping[str, Any]]:
     """Claim up to `limit` units of a sweep in its order: ready ones and those whose lease has run out.
 
     Args:
@@ -96,24 +99,48 @@ def claim(session: Session, sweep_id: int, coordinator_id: str, *, limit: int, l
         coordinator_id: Who claims.
         limit: How many at most.
         lease: Seconds until the claim runs out unless it is beaten.
+        after: Position in the sweep from which on to look: what is done before it need not be passed each time.
 
     Returns:
-        Rows with `id, key, kind, epoch` of the claimed units.
+        Rows with `id, key, kind, position, epoch` and the strikes `n_deaths, n_ooms` of the claimed units.
+
+    Raises:
+        RunError: Another run took the sweep over.
     """
+    check_not_fenced(session, coordinator_id)
     skip_locked = "FOR UPDATE OF u SKIP LOCKED" if session.dialect == "postgresql" else ""
-    candidates = session.rows(
-        f"""SELECT u.id, u.key, u.kind, u.state, u.epoch, u.coordinator_id, u.claimed_at, u.lease_expires
+    found = session.rows(
+        f"""SELECT su.position, u.id, u.key, u.kind, u.state, u.epoch, u.coordinator_id, u.claimed_at, u.lease_expires,
+                   u.n_deaths, u.n_ooms
             FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
-            WHERE su.sweep_id = :s
+            WHERE su.sweep_id = :s AND su.position >= :after
               AND (u.state IN ('ready', 'invalidated') OR (u.state = 'running' AND u.lease_expires <= {session.now}))
               AND {_UNBLOCKED}
             ORDER BY su.position LIMIT :n {skip_locked}""",
         s=sweep_id,
+        after=after,
         n=limit,
     )
     # One unit may stand in a sweep under two display names.
-    candidates = list({row["id"]: row for row in candidates}.values())
-    lost = [row for row in candidates if row["state"] == "running"]
+    candidates = list({row["id"]: row for row in reversed(found)}.values())[::-1]
+    _lose(session, [row for row in candidates if row["state"] == "running"], coordinator_id)
+    if candidates:
+        among, bound = session.among("u", [row["id"] for row in candidates])
+        session.run(
+            f"""UPDATE unit SET state = 'running', reason = NULL, epoch = epoch + 1, coordinator_id = :c,
+                claimed_at = {session.now}, lease_expires = {session.now} + :lease WHERE id {among}""",
+            c=coordinator_id,
+            lease=lease,
+            **bound,
+        )
+    return [{**row, "epoch": row["epoch"] + 1} for row in candidates]
+
+
+def _lose(session: Session, lost: Sequence[Mapping[str, Any]], coordinator_id: str) -> None:
+    """Write down that claims ran out."""
+    if not lost:
+        return
+    now = session.time()
     session.insert(
         t.attempt,
         [
@@ -124,50 +151,106 @@ def claim(session: Session, sweep_id: int, coordinator_id: str, *, limit: int, l
                 "outcome": "lost",
                 "message": "its coordinator died or stopped beating",
                 "started_at": row["claimed_at"],
-                "finished_at": session.time(),
+                "finished_at": now,
             }
             for row in lost
         ],
     )
-    if lost:
-        put_event(
-            session, "reclaimed", f"{len(lost)} units of dead coordinators claimed again", coordinator_id=coordinator_id
-        )
-    for batch in chunks([row["id"] for row in candidates], 10_000):
-        marks, bound = session.in_list("u", batch)
-        session.run(
-            f"""UPDATE unit SET state = 'running', reason = NULL, epoch = epoch + 1, coordinator_id = :c,
-                claimed_at = {session.now}, lease_expires = {session.now} + :lease WHERE id IN {marks}""",
+    put_event(
+        session, "reclaimed", f"{len(lost)} units of dead coordinators claimed again", coordinator_id=coordinator_id
+    )
+
+
+def forgotten(session: Session, coordinator_id: str, known: Collection[int]) -> list[Mapping[str, Any]]:
+    """Claims of a coordinator that it does not know of: the connection was lost while they were committed.
+
+    Returns:
+        Rows as `claim`.
+    """
+    return [
+        row
+        for row in session.rows(
+            """SELECT su.position, u.id, u.key, u.kind, u.epoch, u.n_deaths, u.n_ooms
+               FROM coordinator c JOIN unit u ON u.coordinator_id = c.id AND u.state = 'running'
+               JOIN sweep_unit su ON su.sweep_id = c.sweep_id AND su.unit_id = u.id
+               WHERE c.id = :c ORDER BY su.position""",
             c=coordinator_id,
-            lease=lease,
-            **bound,
         )
-    return [{"id": row["id"], "key": row["key"], "kind": row["kind"], "epoch": row["epoch"] + 1} for row in candidates]
+        if row["id"] not in known
+    ]
 
 
 def beat(session: Session, coordinator_id: str, *, lease: float) -> int:
-    """Renew every lease of a coordinator; return how many it holds."""
+    """Renew every lease of a coordinator; return how many it holds.
+
+    Raises:
+        RunError: Another run took the sweep over.
+    """
+    check_not_fenced(session, coordinator_id)
+    # In the order in which results are recorded, or the two could wait for each other.
+    lock = "ORDER BY id FOR UPDATE" if session.dialect == "postgresql" else ""
     return session.run(
-        f"UPDATE unit SET lease_expires = {session.now} + :lease WHERE coordinator_id = :c AND state = 'running'",
+        f"""UPDATE unit SET lease_expires = {session.now} + :lease WHERE id IN (
+                SELECT id FROM unit WHERE coordinator_id = :c AND state = 'running' {lock})""",
         c=coordinator_id,
         lease=lease,
     ).rowcount
 
 
-def held(session: Session, coordinator_id: str, wanted: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Which of these claims (unit id and epoch) the coordinator still holds."""
-    lock = "FOR UPDATE" if session.dialect == "postgresql" else ""
-    asked = set(wanted)
-    still: set[tuple[int, int]] = set()
-    for batch in chunks(sorted({unit_id for unit_id, _ in asked}), 10_000):
-        marks, bound = session.in_list("u", batch)
-        for row in session.rows(
-            f"SELECT id, epoch FROM unit WHERE id IN {marks} AND state = 'running' AND coordinator_id = :c {lock}",
-            c=coordinator_id,
-            **bound,
-        ):
-            still.add((row["id"], row["epoch"]))
-    return still & asked
+def take_over(session: Session, sweep_id: int, coordinator_id: str) -> int:
+    """End every other coordinator of a sweep, alive or not: its leases run out now, it can neither beat nor claim.
+
+    Returns:
+        How many coordinators still held units.
+    """
+    others = session.rows(
+        """SELECT c.id, c.host, c.pid FROM coordinator c WHERE c.sweep_id = :s AND c.id <> :c AND c.ended_at IS NULL""",
+        s=sweep_id,
+        c=coordinator_id,
+    )
+    holding = 0
+    for row in others:
+        session.run(f"UPDATE coordinator SET ended_at = {session.now} WHERE id = :c", c=row["id"])
+        n = session.run(
+            "UPDATE unit SET lease_expires = 0 WHERE coordinator_id = :c AND state = 'running'", c=row["id"]
+        ).rowcount
+        if n:
+            holding += 1
+            put_event(
+                session,
+                "taken_over",
+                f"{n} units of coordinator {row['id']} on {row['host']} (pid {row['pid']}) taken over by hand",
+                coordinator_id=coordinator_id,
+            )
+    return holding
+
+
+def check_not_fenced(session: Session, coordinator_id: str) -> None:
+    """Raise if another run took over what this coordinator works on.
+
+    Raises:
+        RunError: It did.
+    """
+    if session.one("SELECT 1 FROM coordinator WHERE id = :c AND ended_at IS NOT NULL", c=coordinator_id):
+        raise RunError("another run took this sweep over (`run --takeover`); what is done is kept, this run ends.")
+
+
+def settled(
+    session: Session, coordinator_id: str, wanted: Sequence[tuple[int, int]]
+) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
+    """Which of these claims (unit id and epoch) the coordinator still holds, and which it has settled already.
+
+    A claim is settled once: by its result, its failure or by being handed back. Seeing one again means that the
+    connection was lost while it was committed.
+    """
+    lock = "ORDER BY id FOR UPDATE" if session.dialect == "postgresql" else ""
+    among, bound = session.among("u", [unit_id for unit_id, _ in wanted])
+    held: set[tuple[int, int]] = set()
+    over: set[tuple[int, int]] = set()
+    for row in session.rows(f"SELECT id, epoch, state, coordinator_id FROM unit WHERE id {among} {lock}", **bound):
+        if row["coordinator_id"] == coordinator_id:
+            (held if row["state"] == "running" else over).add((row["id"], row["epoch"]))
+    return held.intersection(wanted), over.intersection(wanted)
 
 
 def release(session: Session, coordinator_id: str) -> int:
@@ -201,21 +284,21 @@ def counts(session: Session, sweep_id: int) -> dict[tuple[str, str], int]:
     return {
         (row["kind"], row["state"]): row["n"]
         for row in session.rows(
-            """SELECT u.kind, u.state, count(*) AS n
-               FROM (SELECT DISTINCT unit_id FROM sweep_unit WHERE sweep_id = :s) su JOIN unit u ON u.id = su.unit_id
+            """SELECT u.kind, u.state, count(*) AS n FROM unit u
+               WHERE EXISTS (SELECT 1 FROM sweep_unit su WHERE su.sweep_id = :s AND su.unit_id = u.id)
                GROUP BY u.kind, u.state""",
             s=sweep_id,
         )
     }
 
 
-def unfinished(session: Session, sweep_id: int) -> int:
-    """Units of a sweep that someone works on or can claim: not those that wait for a slice that failed."""
-    return int(
+def anything_left(session: Session, sweep_id: int) -> bool:
+    """Whether someone works on a unit of the sweep or can claim one: not those that wait for a slice that failed."""
+    return bool(
         session.one(
-            f"""SELECT count(*) FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
+            f"""SELECT 1 FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
                 WHERE su.sweep_id = :s
-                  AND (u.state = 'running' OR (u.state IN ('ready', 'invalidated') AND {_UNBLOCKED}))""",
+                  AND (u.state = 'running' OR (u.state IN ('ready', 'invalidated') AND {_UNBLOCKED})) LIMIT 1""",
             s=sweep_id,
         )
     )
@@ -233,10 +316,10 @@ def move(session: Session, ids: Sequence[int], *, before: State, to: State, reas
     check_transition(before, to)
     n = 0
     for batch in chunks(ids, 10_000):
-        marks, bound = session.in_list("u", batch)
+        among, bound = session.among("u", batch)
         n += session.run(
-            f"""UPDATE unit SET state = :to, reason = :reason, n_failures = 0, n_deaths = 0, lease_expires = NULL
-                WHERE state = :before AND id IN {marks}""",
+            f"""UPDATE unit SET state = :to, reason = :reason, n_failures = 0, n_deaths = 0, n_ooms = 0,
+                lease_expires = NULL WHERE state = :before AND id {among}""",
             before=before.value,
             to=to.value,
             reason=reason,

@@ -141,6 +141,23 @@ def translated(what: str, *, running: bool) -> Iterator[None]:
         raise (RunError if running else DatabaseError)(message) from error
 
 
+#: SQLSTATEs of PostgreSQL after which the same transaction may go through: lost or refused connections, a server that
+#: shuts down or starts up, serialization failures, deadlocks, too many connections.
+_PASSING = ("08", "57P01", "57P02", "57P03", "40001", "40P01", "53300")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether a database error may be gone at the next try: the connection was lost, or another one was in the way."""
+    if not isinstance(error, exc.DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        return "locked" in str(error.orig)
+    state = getattr(error.orig, "sqlstate", None)
+    return error.connection_invalidated or (
+        isinstance(error, exc.OperationalError | exc.InterfaceError) and (state is None or state.startswith(_PASSING))
+    )
+
+
 def _advice(cause: str) -> str:
     low = cause.lower()
     if "full" in low or "no space" in low:

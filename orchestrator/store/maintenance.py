@@ -7,7 +7,7 @@ from sqlalchemy import text
 from orchestrator.errors import DatabaseError
 from orchestrator.store import schema
 from orchestrator.store.engine import make_engine, resolve_url, shown, sqlite_path, translated
-from orchestrator.store.store import open_store
+from orchestrator.store.store import Store, open_store
 
 #: What must hold between tables: a query that counts offenders, and what they are.
 _INVARIANTS = (
@@ -73,3 +73,13 @@ def check(url: str | None) -> list[str]:
     finally:
         store.close()
     return problems
+
+
+def vacuum(store: Store) -> int:
+    """Write a SQLite file anew without its free space; return by how many bytes it got smaller."""
+    assert store.path is not None
+    before = store.path.stat().st_size
+    with store.read() as session:
+        session.run("VACUUM")
+        session.run("PRAGMA wal_checkpoint(TRUNCATE)")
+    return before - store.path.stat().st_size

@@ -188,14 +188,26 @@ def status(session: Session, sweep: str) -> dict[str, Any]:
     running = session.rows(
         f"""SELECT c.id, c.host, c.pid, c.started_at, count(DISTINCT u.id) AS units,
                    max(u.lease_expires) - {session.now} AS lease_seconds
-            FROM sweep_unit su JOIN sweep s ON s.id = su.sweep_id
-            JOIN unit u ON u.id = su.unit_id AND u.state = 'running'
-            JOIN coordinator c ON c.id = u.coordinator_id
-            WHERE s.name = :s GROUP BY c.id, c.host, c.pid, c.started_at ORDER BY c.started_at""",
+            FROM unit u CROSS JOIN sweep_unit su CROSS JOIN sweep s CROSS JOIN coordinator c
+            WHERE u.state = 'running' AND su.unit_id = u.id AND s.id = su.sweep_id AND c.id = u.coordinator_id
+              AND s.name = :s GROUP BY c.id, c.host, c.pid, c.started_at ORDER BY c.started_at""",
         s=sweep,
     )
     failures = session.rows("SELECT * FROM failures WHERE sweep = :s ORDER BY unit_key LIMIT 20", s=sweep)
     return {"sweep": sweep, "counts": _plain(counts), "coordinators": _plain(running), "failures": _plain(failures)}
+
+
+def quarantined(session: Session, sweep: str) -> list[dict[str, Any]]:
+    """Quarantined units of a sweep with their last error and its traceback."""
+    return _plain(
+        session.rows(
+            """SELECT f.unit_key, f.kind, f.benchmark, f.encoder, f.router, f.seed, f.attempts, f.error_kind, f.message,
+                      (SELECT a.traceback FROM attempt a JOIN unit u ON u.id = a.unit_id
+                       WHERE u.key = f.unit_key AND a.outcome = 'failed' ORDER BY a.id DESC LIMIT 1) AS traceback
+               FROM failures f WHERE f.sweep = :s AND f.state = 'quarantined' ORDER BY f.unit_key""",
+            s=sweep,
+        )
+    )
 
 
 def _plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -212,8 +224,8 @@ def select_units(
     benchmark: str | None = None,
 ) -> list[int]:
     """Ids of units in some states, by sweep, key (or its beginning), display name of router or benchmark."""
-    marks, bound = session.in_list("st", list(states))
-    where = [f"u.state IN {marks}"]
+    among, bound = session.among("st", list(states))
+    where = [f"u.state {among}"]
     for name, value in (("sweep", sweep), ("router", router), ("benchmark", benchmark)):
         if value is not None:
             where.append(f"{'s.name' if name == 'sweep' else f'su.{name}'} = :{name}")

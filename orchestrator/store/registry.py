@@ -1,10 +1,10 @@
-"""How do benchmarks, encoders, sweeps and their units get into the database?"""
+"""How do benchmarks, encoders and sweeps get into the database? Their units: `orchestrator.store.plans`."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -176,41 +176,6 @@ def put_sweep(session: Session, name: str, spec: Mapping[str, Any], *, reference
         t.sweep, [{"id": row["id"], "spec": written, "reference": reference, "margin": margin, "updated_at": now}]
     )
     return int(row["id"])
-
-
-def put_units(
-    session: Session, sweep_id: int, units: Sequence[dict[str, Any]], names: Sequence[Mapping[str, Any]]
-) -> None:
-    """Store units that are not there yet and make them the sweep's, in this order.
-
-    Args:
-        session: Write transaction.
-        sweep_id: Sweep.
-        units: Rows of `unit`, each with `key`; those that exist are left as they are.
-        names: Display names of each unit in this sweep: benchmark, task, encoder, router, twin_of.
-    """
-    # By key, so that two sweeps that start at once never wait for each other in a circle.
-    for batch in chunks(sorted(units, key=lambda unit: unit["key"]), 1_000):
-        session.insert(t.unit, batch, ignore_conflicts=True)
-    ids = unit_ids(session, [unit["key"] for unit in units])
-    wanted = [
-        {"sweep_id": sweep_id, "position": i, "unit_id": ids[unit["key"]], **name}
-        for i, (unit, name) in enumerate(zip(units, names, strict=True))
-    ]
-    session.run("DELETE FROM sweep_unit WHERE sweep_id = :s", s=sweep_id)
-    for batch in chunks(wanted):
-        session.insert(t.sweep_unit, batch)
-
-
-def unit_ids(session: Session, keys: Sequence[str]) -> dict[str, int]:
-    """Ids of units by key."""
-    found: dict[str, int] = {}
-    for batch in chunks(keys):
-        marks, bound = session.in_list("k", batch)
-        found.update(
-            (row["key"], row["id"]) for row in session.rows(f"SELECT key, id FROM unit WHERE key IN {marks}", **bound)
-        )
-    return found
 
 
 def put_event(

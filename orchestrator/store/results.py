@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.keys import canonical_json
-from orchestrator.queue import State, after_failure
+from orchestrator.keys import canonical_json, normal
+from orchestrator.queue import State, Strikes, after_failure
 from orchestrator.store import claims
 from orchestrator.store import tables as t
 from orchestrator.store.registry import chunks, model_code, put_event
@@ -48,7 +49,7 @@ def deterministic_digest(result: EvaluateResult) -> str:
     """
     content = {
         "n": [result.n_train, result.n_validation, result.n_test],
-        "chosen": None if result.chosen is None else dict(result.chosen),
+        "chosen": None if result.chosen is None else normal(result.chosen),
         "metrics": {
             name: None if value is None else float(value).hex()
             for name, value in result.metrics.items()
@@ -63,7 +64,9 @@ def deterministic_digest(result: EvaluateResult) -> str:
         if result.bootstrap is None
         else np.ascontiguousarray(result.bootstrap, dtype="<f8").tobytes().hex(),
     }
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    # Canonical as it stands: every number in it is an integer or spelled out.
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def encode_decisions(chosen: Iterable[int]) -> str:
@@ -75,54 +78,60 @@ def encode_decisions(chosen: Iterable[int]) -> str:
 
 def record(
     session: Session, coordinator_id: str, finished: Sequence[Finished], *, environment_id: int
-) -> dict[str, int]:
+) -> list[State | None]:
     """Commit what came back: results of claims still held once, late ones as a logged no-op.
 
+    Recording the same again changes nothing.
+
     Returns:
-        How many units went to each state, late ones under `late`.
+        The state that each unit went to, None for late ones and those that were recorded before.
     """
-    still = claims.held(session, coordinator_id, [(item.unit_id, item.epoch) for item in finished])
+    held, settled = claims.settled(session, coordinator_id, [(item.unit_id, item.epoch) for item in finished])
     now = session.time()
-    moved: dict[str, int] = {}
+    states: list[State | None] = []
     attempts: list[dict[str, Any]] = []
     evaluated: list[tuple[Finished, EvaluateResult]] = []
+    late: list[Finished] = []
     for item in finished:
-        result, failure = item.result, item.result if isinstance(item.result, UnitFailure) else None
-        outcome = "late" if (item.unit_id, item.epoch) not in still else "failed" if failure else "done"
-        attempts.append(
-            {
-                "unit_id": item.unit_id,
-                "epoch": item.epoch,
-                "coordinator_id": coordinator_id,
-                "worker": item.worker,
-                "host": item.host,
-                "pid": item.pid,
-                "outcome": outcome,
-                "error_kind": failure.kind if failure else None,
-                "message": _storable(failure.message) if failure else None,
-                "traceback": _storable(failure.traceback) if failure else None,
-                "started_at": item.started_at,
-                "finished_at": now,
-                "seconds": result.seconds,
-            }
-        )
-        if outcome == "late":
-            moved["late"] = moved.get("late", 0) + 1
-            if isinstance(result, EvaluateResult):
-                _compare(session, coordinator_id, item.unit_id, deterministic_digest(result))
-            continue
-        if isinstance(result, UnitFailure):
+        claim, state, result = (item.unit_id, item.epoch), None, item.result
+        if claim not in held:
+            late.append(item)
+        elif isinstance(result, UnitFailure):
             state = _fail(session, item, result)
         elif isinstance(result, EmbedResult):
-            state = "done"
+            state = State.DONE
             _put_slice(session, coordinator_id, item, result, environment_id, now)
         else:
-            state = "done"
+            state = State.DONE
             evaluated.append((item, result))
-        moved[state] = moved.get(state, 0) + 1
+        states.append(state)
+        if claim not in settled:
+            attempts.append(_attempt(item, coordinator_id, held=claim in held, now=now))
     _put_evaluations(session, coordinator_id, evaluated, environment_id, now)
+    for item in late:  # after the results of this batch: one of them may be of the same unit
+        if isinstance(item.result, EvaluateResult):
+            _compare(session, coordinator_id, item.unit_id, deterministic_digest(item.result))
     session.insert(t.attempt, attempts)
-    return moved
+    return states
+
+
+def _attempt(item: Finished, coordinator_id: str, *, held: bool, now: float) -> dict[str, Any]:
+    failure = item.result if isinstance(item.result, UnitFailure) else None
+    return {
+        "unit_id": item.unit_id,
+        "epoch": item.epoch,
+        "coordinator_id": coordinator_id,
+        "worker": item.worker,
+        "host": item.host,
+        "pid": item.pid,
+        "outcome": "late" if not held else "failed" if failure else "done",
+        "error_kind": failure.kind if failure else None,
+        "message": _storable(failure.message) if failure else None,
+        "traceback": _storable(failure.traceback) if failure else None,
+        "started_at": item.started_at,
+        "finished_at": now,
+        "seconds": item.result.seconds,
+    }
 
 
 def _storable(message: str) -> str:
@@ -143,11 +152,10 @@ def _compare(session: Session, coordinator_id: str, unit_id: int, found: str) ->
         )
 
 
-def _fail(session: Session, item: Finished, failure: UnitFailure) -> str:
-    row = session.rows("SELECT n_failures, n_deaths FROM unit WHERE id = :u", u=item.unit_id)[0]
-    state, failures, deaths = after_failure(
-        failure.kind, n_failures=row["n_failures"], n_deaths=row["n_deaths"], alone=item.alone
-    )
+def _fail(session: Session, item: Finished, failure: UnitFailure) -> State:
+    row = session.rows("SELECT n_failures, n_deaths, n_ooms FROM unit WHERE id = :u", u=item.unit_id)[0]
+    strikes = Strikes(failures=row["n_failures"], deaths=row["n_deaths"], ooms=row["n_ooms"])
+    state, strikes = after_failure(failure.kind, strikes, alone=item.alone)
     session.update(
         t.unit,
         [
@@ -155,13 +163,14 @@ def _fail(session: Session, item: Finished, failure: UnitFailure) -> str:
                 "id": item.unit_id,
                 "state": state.value,
                 "reason": _storable(f"{failure.kind}: {failure.message}"),
-                "n_failures": failures,
-                "n_deaths": deaths,
+                "n_failures": strikes.failures,
+                "n_deaths": strikes.deaths,
+                "n_ooms": strikes.ooms,
                 "lease_expires": None,
             }
         ],
     )
-    return state.value
+    return state
 
 
 def _put_slice(
@@ -254,8 +263,7 @@ def _put_evaluations(
             }
         )
         metrics += [
-            # NaN and infinity are never stored, whoever made them.
-            {"unit_id": unit_id, "name": name, "value": value if value is not None and math.isfinite(value) else None}
+            {"unit_id": unit_id, "name": name, "value": _finite(value)}
             for name, value in result.metrics.items()
         ]
         points += [
@@ -279,13 +287,18 @@ def _put_evaluations(
             session.insert(table, batch)
 
 
+def _finite(value: float | None) -> float | None:
+    """The value, None for NaN and infinity, whoever made them; SQLite knows no negative zero, so nobody does."""
+    return value + 0.0 if value is not None and math.isfinite(value) else None
+
+
 def _digests(session: Session, ids: Sequence[int]) -> dict[int, str | None]:
     found: dict[int, str | None] = {}
     for batch in chunks(ids, 10_000):
-        marks, bound = session.in_list("u", batch)
+        among, bound = session.among("u", batch)
         found.update(
             (row["id"], row["result_digest"])
-            for row in session.rows(f"SELECT id, result_digest FROM unit WHERE id IN {marks}", **bound)
+            for row in session.rows(f"SELECT id, result_digest FROM unit WHERE id {among}", **bound)
         )
     return found
 
@@ -298,14 +311,14 @@ def invalidate(session: Session, ids: Sequence[int], reason: str) -> int:
     """
     n = 0
     for batch in chunks(ids, 10_000):
-        marks, bound = session.in_list("u", batch)
-        rows = session.rows(f"SELECT id, result_digest FROM unit WHERE state = 'done' AND id IN {marks}", **bound)
+        among, bound = session.among("u", batch)
+        rows = session.rows(f"SELECT id, result_digest FROM unit WHERE state = 'done' AND id {among}", **bound)
         done = [row["id"] for row in rows]
         if not done:
             continue
-        marks, bound = session.in_list("u", done)
+        among, bound = session.among("u", done)
         for table in ("metric", "frontier_point", "decision"):
-            session.run(f"DELETE FROM {table} WHERE unit_id IN {marks}", **bound)
+            session.run(f"DELETE FROM {table} WHERE unit_id {among}", **bound)
         claims.move(session, done, before=State.DONE, to=State.INVALIDATED, reason=reason)
         for row in rows:
             put_event(session, "invalidated", reason, unit_id=row["id"], detail={"result_digest": row["result_digest"]})

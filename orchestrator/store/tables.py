@@ -152,6 +152,8 @@ sweep = Table(
     Column("margin", Double, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
+    # Digest of every unit's key and names in order: what `sweep_unit` holds; begins with ~ while it is being written.
+    Column("plan_digest", String(64)),
 )
 
 coordinator = Table(
@@ -200,6 +202,7 @@ unit = Table(
     # Attempts since the unit last became ready by a person's hand; what retries are bounded by.
     Column("n_failures", Integer, nullable=False, default=0),
     Column("n_deaths", Integer, nullable=False, default=0),
+    Column("n_ooms", Integer, nullable=False, server_default="0"),
     # The claim: epoch counts claims, so a late write of an earlier one is known.
     Column("epoch", Integer, nullable=False, default=0),
     Column("coordinator_id", String(36), ForeignKey("coordinator.id")),
@@ -223,9 +226,8 @@ unit = Table(
         name="state_is_known",
     ),
     CheckConstraint("kind IN ('embed', 'evaluate')", name="kind_is_known"),
-    Index(None, "state", "lease_expires"),
+    Index(None, "state", "kind", "id"),
     Index(None, "embedding", "kind", "state"),
-    Index(None, "coordinator_id"),
 )
 
 sweep_unit = Table(

@@ -111,24 +111,25 @@ def _statements(dialect: str) -> list[str]:
         JOIN frontier_point f ON f.unit_id = u.id
         WHERE u.state = 'done'
         """,
+        # The states of all units are read off their index, not off a million wide rows.
         """
         CREATE VIEW progress AS
         SELECT s.name AS sweep, u.kind, u.state, count(*) AS n
-        FROM (SELECT DISTINCT sweep_id, unit_id FROM sweep_unit) su
-        JOIN sweep s ON s.id = su.sweep_id
-        JOIN unit u ON u.id = su.unit_id
+        FROM sweep s CROSS JOIN unit u
+        WHERE EXISTS (SELECT 1 FROM sweep_unit su WHERE su.sweep_id = s.id AND su.unit_id = u.id)
         GROUP BY s.name, u.kind, u.state
         """,
+        # CROSS JOIN: SQLite then begins with the few units that failed, not with a million of the sweep.
         """
         CREATE VIEW failures AS
         SELECT s.name AS sweep, u.key AS unit_key, u.kind, su.benchmark, su.encoder, su.router, u.seed, u.state,
                a.error_kind, a.message,
                (SELECT count(*) FROM attempt n WHERE n.unit_id = u.id) AS attempts, a.host AS last_host
-        FROM sweep_unit su
-        JOIN sweep s ON s.id = su.sweep_id
-        JOIN unit u ON u.id = su.unit_id
+        FROM unit u
+        CROSS JOIN sweep_unit su
+        CROSS JOIN sweep s
         LEFT JOIN attempt a ON a.id = (
             SELECT max(l.id) FROM attempt l WHERE l.unit_id = u.id AND l.outcome = 'failed')
-        WHERE u.state IN ('failed', 'quarantined')
+        WHERE u.state IN ('failed', 'quarantined') AND su.unit_id = u.id AND s.id = su.sweep_id
         """,
     ]

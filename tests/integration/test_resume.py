@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from orchestrator.enlist import enlist
 from orchestrator.errors import RunError
 from orchestrator.executors.local import LocalExecutor
 from orchestrator.run import load_plan
-from orchestrator.store import Store, claims, open_store
+from orchestrator.store import Session, Store, claims, open_store
 from orchestrator.sweep import Sweep
 from tests.runs import (
     SWEEP,
@@ -126,18 +127,6 @@ def _start(sweep: Path, database: Database) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-def test_two_coordinators_share_a_sweep_and_compute_every_unit_once(database: Database, tmp_path: Path) -> None:
-    sweep = write_sweep(tmp_path)
-    both = [_start(sweep, database) for _ in range(2)]  # at once: both want to make the schema
-    said = [process.communicate(timeout=300)[1] for process in both]
-
-    assert [process.returncode for process in both] == [0, 0], said
-    assert outcomes(database) == {"done": UNITS}
-    assert select(database, "SELECT count(*) FROM coordinator") == [(2,)]
-    assert select(database, "SELECT unit_id FROM attempt GROUP BY unit_id HAVING count(*) > 1") == []
-
-
-@pytest.mark.slow
 def test_postgresql_survives_a_kill_and_holds_the_same_bits(postgres_url: str, tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path)
     process = _start(sweep, postgres_url)
@@ -171,8 +160,20 @@ def test_what_is_left_is_what_runs_or_can_be_claimed(enlisted: tuple[Store, int]
     store, sweep = enlisted
     with store.begin() as session:
         session.run("UPDATE unit SET state = :s WHERE kind = 'embed'", s=slice_is)
-    with store.read() as session:
-        assert claims.unfinished(session, sweep) == left
+        session.run(f"UPDATE unit SET lease_expires = {session.now} + 60 WHERE kind = 'embed'")
+    with store.begin() as session:
+        assert claims.anything_left(session, sweep) == (left > 0)
+        assert len(_claimable(session, sweep)) + (slice_is == "running") == left
+
+
+def test_nothing_is_left_when_only_what_waits_for_a_failed_slice_is(enlisted: tuple[Store, int]) -> None:
+    store, sweep = enlisted
+    with store.begin() as session:
+        session.run("UPDATE unit SET state = 'failed' WHERE kind = 'embed'")
+        session.run("UPDATE unit SET state = 'done' WHERE kind = 'evaluate' AND embedding IS NULL")
+        assert not claims.anything_left(session, sweep)
+        session.run("UPDATE unit SET state = 'done' WHERE kind = 'embed'")
+        assert claims.anything_left(session, sweep)
 
 
 def test_a_second_claim_of_one_unit_fences_the_first(enlisted: tuple[Store, int]) -> None:
@@ -183,7 +184,9 @@ def test_a_second_claim_of_one_unit_fences_the_first(enlisted: tuple[Store, int]
         (second,) = claims.claim(session, sweep, "me", limit=1, lease=60.0)
         assert first["id"] == second["id"]
         both = [(row["id"], row["epoch"]) for row in (first, second)]
-        assert claims.held(session, "me", both) == {both[1]}
+        assert claims.settled(session, "me", both) == ({both[1]}, set())
+        claims.release(session, "me")
+        assert claims.settled(session, "me", both) == (set(), {both[1]})
 
 
 def test_who_reads_holds_no_lock(enlisted: tuple[Store, int]) -> None:
@@ -205,6 +208,11 @@ def test_a_run_stops_when_its_sweep_is_given_another_file(enlisted: tuple[Store,
         coordinator.run()
     executor.close()
     assert select(tmp_path, "SELECT DISTINCT state FROM unit") == [("ready",)]
+
+
+def _claimable(session: Session, sweep: int) -> list[Any]:
+    claims.register(session, "someone", sweep, "here")
+    return claims.claim(session, sweep, "someone", limit=1000, lease=60.0)
 
 
 def _wait_for_one_of(database: Database, router: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -14,12 +15,13 @@ import pandas as pd
 import pytest
 
 from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
-from orchestrator.enlist import enlist
-from orchestrator.errors import QueryError, TransitionError
-from orchestrator.explain import explain, known_states
-from orchestrator.plan import Plan, plan_sweep
+from orchestrator.enlist import enlist, source_digest
+from orchestrator.errors import QueryError, RunError, TransitionError
+from orchestrator.explain import explain_all
+from orchestrator.plan import Plan, PlannedUnit, plan_sweep
+from orchestrator.planned import Units
 from orchestrator.queue import State
-from orchestrator.store import Store, claims, open_store, reading, registry, results
+from orchestrator.store import Store, claims, open_store, plans, reading, registry, results
 from orchestrator.store.results import Finished
 from orchestrator.sweep import Sweep
 from workers.benchmarks.base import Benchmark, Model
@@ -107,7 +109,8 @@ class Bench:
 
     def record(self, who: str, finished: Sequence[Finished]) -> dict[str, int]:
         with self.store.begin() as session:
-            return results.record(session, who, finished, environment_id=self.environment_id)
+            states = results.record(session, who, finished, environment_id=self.environment_id)
+        return dict(Counter("late" if state is None else state.value for state in states))
 
     def rows(self, sql: str, **values: Any) -> list[dict[str, Any]]:
         with self.store.read() as session:
@@ -143,8 +146,7 @@ class Bench:
     def reasons(self) -> list[str]:
         """What `plan --explain` says of each unit."""
         with self.store.read() as session:
-            states = known_states(session, self.plan)
-        return [explain(unit, states.get(unit.key))[0] for unit in self.plan.units]
+            return [name for _, name, _ in explain_all(session, self.plan)]
 
 
 def open_bench(url: str, **keys: Any) -> Bench:
@@ -154,6 +156,55 @@ def open_bench(url: str, **keys: Any) -> Bench:
     with store.begin() as session:
         environment_id = registry.put_environment(session, {"python": "3"})
     return Bench(store, plan, sweep_id, environment_id)
+
+
+class Watched(Units):
+    """A plan's units, each announced before it is made for a whole walk."""
+
+    def __init__(self, plan: Plan, announce: Callable[[int], None]) -> None:
+        super().__init__(plan.units.groups)
+        self._announce = announce
+
+    def __iter__(self) -> Iterator[PlannedUnit]:
+        for position, unit in enumerate(super().__iter__()):
+            self._announce(position)
+            yield unit
+
+
+def enlist_at_once(url: str, plans: Sequence[Plan]) -> None:
+    """Enlist every plan in a thread of its own; fail with what went wrong in one of them."""
+    start = threading.Barrier(len(plans))
+
+    def work(plan: Plan) -> None:
+        store = open_store(url)
+        try:
+            start.wait()
+            enlist(store, plan)
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(len(plans)) as threads:
+        for done in [threads.submit(work, plan) for plan in plans]:
+            done.result()
+
+
+def listed(bench: Bench, sweep: str = "s") -> list[tuple[Any, ...]]:
+    """What the database says are a sweep's units: position, key and names."""
+    rows = bench.rows(
+        """SELECT su.position, u.key, su.benchmark, su.task, su.encoder, su.router, su.twin_of
+           FROM sweep_unit su JOIN unit u ON u.id = su.unit_id JOIN sweep s ON s.id = su.sweep_id
+           WHERE s.name = :s ORDER BY su.position""",
+        s=sweep,
+    )
+    return [tuple(row.values()) for row in rows]
+
+
+def wanted(plan: Plan) -> list[tuple[Any, ...]]:
+    """What it should say."""
+    return [
+        (i, unit.key, unit.evaluated and unit.evaluated.name, None, unit.encoder, unit.router, unit.twin_of)
+        for i, unit in enumerate(plan.units)
+    ]
 
 
 @pytest.fixture
@@ -193,6 +244,110 @@ class TestStoreContract:
         assert {name: bench.rows(f"SELECT count(*) AS n FROM {name}") for name in tables} == counts
         assert counts["outcome"] == [{"n": N * M}]
         assert bench.rows("SELECT * FROM event") == []
+
+    @pytest.mark.parametrize("stretch", [1, 4, 10_000])
+    def test_a_sweep_holds_the_units_of_its_last_plan_in_their_order(
+        self, bench: Bench, stretch: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("orchestrator.enlist.STRETCH", stretch)
+        for keys in (
+            {"seeds": 5},
+            {"routers": ["oracle", "zero-router", KNN3]},
+            {"routers": [{**KNN3, "name": "neighbours", "twin": True}, "zero-router"]},
+            {"seeds": 1},
+            # One unit under two names.
+            {"routers": [KNN3, {**KNN3, "name": "again"}]},
+            {},
+        ):
+            plan = make_plan(benchmark(), **keys)
+            assert enlist(bench.store, plan) == bench.sweep_id
+            assert listed(bench) == wanted(plan)
+            assert bench.rows(f"SELECT name FROM sweep WHERE {plans.UNWRITTEN}") == []
+
+    def test_enlisting_that_was_cut_off_is_finished_by_the_next(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("orchestrator.enlist.STRETCH", 3)
+        plan = make_plan(benchmark(), seeds=6)
+
+        def cut(position: int) -> None:
+            if position == 8:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            enlist(bench.store, replace(plan, units=Watched(plan, cut)))
+        assert len(listed(bench)) < len(plan.units)
+        assert bench.rows(f"SELECT name FROM sweep WHERE {plans.UNWRITTEN}") == [{"name": "s"}]
+        enlist(bench.store, plan)
+        assert listed(bench) == wanted(plan)
+
+    def test_an_unchanged_plan_is_not_written_again(self, bench: Bench) -> None:
+        def fail(position: int) -> None:
+            raise AssertionError(f"unit {position} was asked for")
+
+        enlist(bench.store, replace(bench.plan, units=Watched(bench.plan, fail)))
+        assert listed(bench) == wanted(bench.plan)
+
+    def test_two_that_enlist_one_plan_at_once_both_end_well(
+        self, bench: Bench, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("orchestrator.enlist.STRETCH", 7)
+        plans = [make_plan(benchmark(), seeds=40) for _ in range(3)]
+        enlist_at_once(url, plans)
+        assert listed(bench) == wanted(plans[0])
+        assert bench.rows("SELECT count(*) AS n FROM unit") == [{"n": len(plans[0].units)}]
+
+    def test_two_sweeps_that_share_units_are_enlisted_at_once(
+        self, bench: Bench, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("orchestrator.enlist.STRETCH", 7)
+        routers = ["zero-router", KNN3, {"name": "knn@5", "use": "knn", "k": 5}]
+        plans = [make_plan(benchmark(), name=f"s{i}", seeds=40, routers=routers[:: 1 - 2 * i]) for i in (0, 1)]
+        enlist_at_once(url, plans)
+        assert [listed(bench, plan.sweep.name) for plan in plans] == [wanted(plan) for plan in plans]
+
+    def test_who_writes_a_plan_that_was_replaced_meanwhile_stops(
+        self, bench: Bench, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("orchestrator.enlist.STRETCH", 3)
+        mine, theirs = make_plan(benchmark(), seeds=6), make_plan(benchmark(), seeds=5)
+
+        def replace_it(position: int) -> None:
+            if position == 8:
+                other = open_store(url)
+                enlist(other, theirs)
+                other.close()
+
+        with pytest.raises(RunError, match="another specification"):
+            enlist(bench.store, replace(mine, units=Watched(mine, replace_it)))
+        assert listed(bench) == wanted(theirs)
+
+    def test_a_router_whose_file_changed_is_warned_of_once(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        bench.work_off(bench.coordinator())
+        enlist(bench.store, bench.plan)
+        assert bench.rows("SELECT * FROM event WHERE kind = 'source_changed'") == []
+        monkeypatch.setattr(
+            "orchestrator.enlist.source_digest", lambda name: "0" * 64 if name == "knn" else source_digest(name)
+        )
+        for _ in range(2):
+            enlist(bench.store, bench.plan)
+            [event] = bench.rows("SELECT message FROM event WHERE kind = 'source_changed'")
+            assert "'knn' changed since 3 results" in event["message"]
+
+    def test_progress_counts_each_unit_of_a_sweep_once(self, bench: Bench) -> None:
+        enlist(bench.store, make_plan(benchmark(), name="t", seeds=1, routers=[KNN3, {**KNN3, "name": "again"}]))
+        who = bench.coordinator()
+        bench.record(who, [bench.finished(bench.claim(who, limit=1)[0])])
+        assert len(bench.claim(who, limit=1)) == 1
+        rows = bench.rows("SELECT sweep, kind, state, n FROM progress ORDER BY sweep, kind, state")
+        assert [tuple(row.values()) for row in rows] == [
+            ("s", "embed", "done", 1), ("s", "evaluate", "ready", 5), ("s", "evaluate", "running", 1),
+            ("t", "embed", "done", 1), ("t", "evaluate", "ready", 1),
+        ]  # fmt: skip
+        with bench.store.read() as session:
+            own, other = (reading.status(session, name)["coordinators"] for name in ("s", "t"))
+        assert [(row["id"], row["units"]) for row in own] == [(who, 1)]
+        assert other == []
 
     def test_a_changed_sweep_is_an_event_and_shares_units(self, bench: Bench) -> None:
         bench.work_off(bench.coordinator())

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.keys import canonical_json, digest, unit_key
+from orchestrator.keys import SpecFamily, canonical_json, digest, text_key, unit_key
 
 #: Specifications, their canonical text written by hand, and keys made of it by the tool sha256sum.
 GOLDEN = json.loads((Path(__file__).parent / "golden_keys.json").read_text(encoding="utf-8"))
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -77,3 +78,23 @@ def test_canonical_text_is_json_of_the_same_value_and_its_own_canonical_text(val
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON, min_size=2))
 def test_order_of_keys_does_not_matter(value: dict[str, Any]) -> None:
     assert digest(dict(reversed(value.items()))) == digest(value)
+
+
+@given(st.dictionaries(TEXT, JSON), TEXT, JSON, JSON)
+def test_a_family_of_specifications_has_the_keys_of_its_members(
+    shared: dict[str, Any], field: str, one: Any, other: Any
+) -> None:
+    shared.pop(field, None)
+    family = SpecFamily(shared, field)
+    for value in (one, other, 7, None):
+        spec = {**shared, field: value}
+        assert family.spec(value) == spec
+        assert family.text(value) == canonical_json(spec)
+        assert text_key(family.text(value)) == unit_key(spec)
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
+def test_a_family_has_the_published_keys(case: dict[str, Any]) -> None:
+    for field in case["spec"]:
+        family = SpecFamily({key: value for key, value in case["spec"].items() if key != field}, field)
+        assert text_key(family.text(case["spec"][field])) == case["key"]

@@ -13,6 +13,7 @@ from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
 from orchestrator.enlist import unit_row
 from orchestrator.errors import PlanError, SweepError
 from orchestrator.explain import REASONS, explain
+from orchestrator.keys import canonical_json, digest, unit_key
 from orchestrator.plan import Plan, PlannedUnit, plan_sweep
 from orchestrator.queue import State
 from orchestrator.sweep import Sweep
@@ -154,6 +155,46 @@ def test_config_is_what_splits_share() -> None:
     plan = make_plan(routers=[KNN3, {**KNN3, "name": "other", "k": 4}])
     configs = [unit.config for unit in evaluates(plan)]
     assert configs[0] == configs[1] != configs[2] == configs[3]
+
+
+def everything(**keys: Any) -> Plan:
+    """A plan with every kind of group, the first of two slices, and splits that are skipped."""
+    routers = ["zero-router", {**KNN3, "twin": True}, {"name": "knn@9", "use": "knn", "k": 9}, "linear"]
+    found = benchmark(queries=[f"q{i:03d}" for i in range(600)], **_many(600))
+    sizes = {"train_sizes": [0.01, 1.0], "formulation": ["utility", "selection"], "seeds": 3}
+    return make_plan(found=found, routers=routers, **{**sizes, **keys})
+
+
+def _many(n: int) -> dict[str, Any]:
+    rng = np.random.default_rng(4)
+    facts = {"prompts": [f"prompt {i}" for i in range(n)], "tasks": ["one"] * n}
+    return {**facts, "S": rng.random((n, 3)), "C": rng.random((n, 3))}
+
+
+def test_every_unit_has_the_key_and_text_of_its_specification() -> None:
+    kinds = set()
+    for unit in everything().units:
+        free = "slice" if unit.kind == "embed" else "split"
+        assert unit.key == unit_key(unit.spec)
+        assert unit.spec_json == canonical_json(unit.spec)
+        assert unit.config == digest({**unit.spec, free: None})
+        kinds.add((unit.kind, unit.twin_of is not None, unit.skipped is not None))
+    assert len(kinds) == 4, "the case needs slices, routers, twins and skipped units"
+
+
+def test_units_are_a_sequence() -> None:
+    units = everything().units
+    inorder = list(units)
+    assert [unit.spec.get("slice") for unit in inorder[:2]] == [[0, 512], [512, 600]]
+    shown = [(unit.key, unit.router, unit.skipped) for unit in inorder]
+    assert len(units) == len(inorder) == 2 + 2 * 2 * 3 * 5
+    for order in (range(len(units)), np.random.default_rng(0).permutation(len(units)).tolist()):
+        assert [(units[i].key, units[i].router, units[i].skipped) for i in order] == [shown[i] for i in order]
+    assert units[-1].key == shown[-1][0]
+    assert [unit.key for unit in units[1:9:2]] == [key for key, *_ in shown[1:9:2]]
+    for outside in (len(units), -len(units) - 1):
+        with pytest.raises(IndexError, match="62 units"):
+            units[outside]
 
 
 def test_twins_follow_their_router() -> None:
@@ -320,8 +361,7 @@ def test_two_benchmarks_of_one_name_are_refused() -> None:
 
 
 def planned(skipped: str | None = None) -> PlannedUnit:
-    unit = evaluates(make_plan())[0]
-    return PlannedUnit(unit=unit.unit, spec=unit.spec, config=unit.config, embedding=None, skipped=skipped)
+    return replace(evaluates(make_plan())[0], skipped=skipped)
 
 
 @pytest.mark.parametrize("state", State)

@@ -6,20 +6,32 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import TransitionError
 from orchestrator.queue import (
-    FINAL_KINDS,
     MAX_DEATHS,
     MAX_FAILURES,
+    MAX_OOMS,
     TRANSITIONS,
     State,
+    Strikes,
     after_failure,
     check_transition,
 )
 from orchestrator.store.tables import unit
 
-KINDS = ("user_error", "exception", "out_of_memory", "artifact", "timeout", "worker_death")
+#: Which counter a kind of failure raises, and where the last allowed one of it leads; None for nobody's fault.
+RULES = {
+    "user_error": ("failures", 1, State.FAILED),
+    "exception": ("failures", MAX_FAILURES, State.FAILED),
+    "worker_death": ("deaths", MAX_DEATHS, State.QUARANTINED),
+    "timeout": ("deaths", MAX_DEATHS, State.QUARANTINED),
+    "out_of_memory": ("ooms", MAX_OOMS, State.QUARANTINED),
+    "artifact": None,
+    "node_loss": None,
+}
+#: Failures for which a unit answers only when it was alone in its shard.
+IN_COMPANY = ("worker_death", "timeout", "out_of_memory")
 #: What ends one claim: a result, a failure of a kind (alone in its shard or not), or the coordinator's own end.
 OUTCOMES = st.one_of(
-    st.just("done"), st.just("released"), st.just("lost"), st.tuples(st.sampled_from(KINDS), st.booleans())
+    st.just("done"), st.just("released"), st.just("lost"), st.tuples(st.sampled_from(sorted(RULES)), st.booleans())
 )
 
 
@@ -40,8 +52,8 @@ def test_check_transition_is_the_table(before: State, after: State) -> None:
 
 @given(st.lists(OUTCOMES, max_size=30))
 def test_any_history_walks_the_table_and_ends(history: list[str | tuple[str, bool]]) -> None:
-    state, failures, deaths = State.READY, 0, 0
-    counted_failures = counted_deaths = 0
+    state, strikes = State.READY, Strikes()
+    counted = {"failures": 0, "deaths": 0, "ooms": 0}
     for outcome in history:
         if state not in (State.READY, State.INVALIDATED):
             break
@@ -55,27 +67,24 @@ def test_any_history_walks_the_table_and_ends(history: list[str | tuple[str, boo
                 check_transition(State.RUNNING, State.RUNNING)
                 after = State.READY
             case (kind, alone):
-                after, failures, deaths = after_failure(kind, n_failures=failures, n_deaths=deaths, alone=alone)
-                counted_failures += kind != "worker_death"
-                counted_deaths += kind == "worker_death" and alone
-                assert (failures, deaths) == (counted_failures, counted_deaths)
-                final = kind in FINAL_KINDS or failures == MAX_FAILURES
-                if kind == "worker_death":
-                    assert after == (State.QUARANTINED if deaths == MAX_DEATHS else State.READY)
-                else:
-                    assert after == (State.FAILED if final else State.READY)
+                after, strikes = after_failure(kind, strikes, alone=alone)
+                expected = State.READY
+                if (rule := RULES[kind]) is not None and (alone or kind not in IN_COMPANY):
+                    counter, most, end = rule
+                    counted[counter] += 1
+                    expected = end if counted[counter] >= most else State.READY
+                assert (after, vars(strikes)) == (expected, counted)
         check_transition(State.RUNNING, after)
         state = after
-    assert failures <= MAX_FAILURES
-    assert deaths <= MAX_DEATHS
+    assert strikes.failures <= MAX_FAILURES
+    assert strikes.deaths <= MAX_DEATHS
+    assert strikes.ooms <= MAX_OOMS
 
 
-@given(st.integers(0, 5), st.integers(0, 5))
-def test_a_death_in_company_counts_against_nobody(failures: int, deaths: int) -> None:
-    state, after_failures, after_deaths = after_failure(
-        "worker_death", n_failures=failures, n_deaths=min(deaths, MAX_DEATHS - 1), alone=False
-    )
-    assert (state, after_failures, after_deaths) == (State.READY, failures, min(deaths, MAX_DEATHS - 1))
+@given(st.sampled_from(IN_COMPANY), st.integers(0, MAX_DEATHS - 1), st.integers(0, MAX_OOMS - 1))
+def test_what_happens_in_company_counts_against_nobody(kind: str, deaths: int, ooms: int) -> None:
+    strikes = Strikes(deaths=deaths, ooms=ooms)
+    assert after_failure(kind, strikes, alone=False) == (State.READY, strikes)
 
 
 def test_every_state_leads_somewhere_or_is_the_end_by_definition() -> None:

@@ -1,0 +1,91 @@
+"""Shards: units of one family, sized by what such units took; killers travel alone, the hungry when nothing is out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.plan import PlannedUnit
+from orchestrator.shards import PATIENCE, Backlog, Claimed, Pace
+from tests.benchmarks.bench_orchestration import make_plan
+
+PACE = Pace(shard_seconds=1.0, shard_units=500, first_units=5)
+
+
+def claimed(n: int, *, routers: int = 1, **strikes: int) -> list[Claimed]:
+    """n units of each of so many routers, as one plan orders them."""
+    plan = make_plan("s", 5 * n)
+    units: list[PlannedUnit] = [plan.units[i] for i in range(5 * n)]
+    return [Claimed(unit_id=i, epoch=1, planned=unit, **strikes) for i, unit in enumerate(units[: routers * n])]
+
+
+def sizes(backlog: Backlog, *, workers: int = 2) -> list[int]:
+    found = []
+    while units := backlog.next_units(workers=workers, idle=True):
+        assert len({unit.planned.router for unit in units}) == 1
+        found.append(len(units))
+    assert len(backlog) == 0
+    return found
+
+
+def test_a_shard_holds_units_of_one_router_and_shrinks_towards_the_end() -> None:
+    backlog = Backlog(PACE)
+    backlog.extend(claimed(8, routers=2))
+    # Nothing is known of their duration: five at most, and never more than a worker's share of what is left.
+    assert sizes(backlog) == [4, 2, 1, 1, 4, 2, 1, 1]
+
+
+def test_a_shard_is_about_a_second_of_work() -> None:
+    backlog = Backlog(PACE)
+    units = claimed(100)
+    backlog.learn(units[:1], 0.04)
+    backlog.extend(units)
+    assert sizes(backlog, workers=1) == [25, 25, 25, 25]
+
+
+def test_a_unit_that_took_its_worker_down_travels_alone_after_the_others() -> None:
+    backlog = Backlog(PACE)
+    units = claimed(4)
+    backlog.extend([replace(units[0], n_deaths=1), *units[1:]])
+    shards = [backlog.next_units(workers=1, idle=False) for _ in range(3)]
+    assert [[unit.unit_id for unit in shard] for shard in shards] == [[1, 2, 3], [0], []]
+
+
+def test_a_unit_that_ran_out_of_memory_waits_until_nothing_is_out() -> None:
+    backlog = Backlog(PACE)
+    backlog.extend(claimed(1, n_ooms=1))
+    assert backlog.starved
+    assert backlog.next_units(workers=2, idle=False) == ()
+    assert len(backlog) == 1
+    assert backlog.unit_ids == {0}
+    assert len(backlog.next_units(workers=2, idle=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left", "appetite"),
+    [
+        (None, 10_000, 2 * 2 * 2 * 5),  # two shards of five for each place at two workers
+        (0.1, 10_000, 2 * 2 * 2 * 10),
+        (1e-9, 10_000, 2 * 2 * 2 * 500),
+        (0.1, 40, 20),  # half of what is left: others want some too
+        (0.1, 2, 4),
+        (30.0, 10_000, 2 * 2 * 2),
+    ],
+)
+def test_how_much_is_claimed_at_once(seconds: float | None, left: int, appetite: int) -> None:
+    backlog = Backlog(PACE)
+    if seconds is not None:
+        backlog.learn(claimed(1), seconds)
+    assert backlog.appetite(workers=2, left=left) == appetite
+
+
+def test_patience_grows_with_the_units_and_never_beyond_the_timeout_of_each() -> None:
+    backlog = Backlog(PACE)
+    units = claimed(11)
+    assert backlog.patience(units, 60.0) == pytest.approx(11 * 60.0)  # nothing is known
+    backlog.learn(units, 0.5)
+    assert backlog.patience(units, 60.0) == pytest.approx(60.0 + 10 * PATIENCE * 0.5)
+    assert backlog.patience(units[:1], 60.0) == 60.0
+    backlog.learn(units, 1000.0)
+    assert backlog.patience(units, 60.0) == pytest.approx(11 * 60.0)
