@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint format bench cluster chaos clean
 
 setup: .venv/.ready
 
@@ -11,7 +11,7 @@ setup: .venv/.ready
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "roadtest needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,postgres,graph,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[offline,postgres,s3,graph,dev]'
 	touch $@
 
 demo: setup
@@ -33,6 +33,17 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.run
+
+# Linux, root, and of Debian iproute2, openssh-server, rsync, postgresql: namespaces are the machines.
+cluster: setup
+	for fault in power cable blip; do $(BIN)/python -m tests.cluster.three_nodes --fault $$fault || exit 1; done
+	$(BIN)/python -m tests.cluster.ray_up
+
+# A sweep under N faults, on DB=sqlite or postgresql; SEED= replays a schedule, OUT= takes the figures as JSON.
+N ?= 100
+DB ?= sqlite
+chaos: setup
+	$(BIN)/python -m tests.chaos --n $(N) --db $(DB) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out $(OUT))
 
 clean:
 	rm -rf .roadtest roadtest.db* roadtest-report build dist

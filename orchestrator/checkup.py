@@ -238,7 +238,7 @@ def check_node(database: str | None, artifacts: str) -> NodeReport:
 
 def _installed() -> dict[str, str]:
     found = facts()
-    return {"python": found["python"], **found["packages"]}
+    return {"python": found["python"], "blas": ", ".join(found["blas"]), **found["packages"]}
 
 
 def _reach(database: str) -> None:

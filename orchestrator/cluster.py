@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from orchestrator.errors import ClusterError, RunError
 
 #: Bytes of Ray's object store on a laptop: contexts are a few MB each.
@@ -66,6 +68,11 @@ def connect(address: str | None, *, workers: int | None) -> bool:
         where = f"the cluster at {address}" if address else "a local Ray"
         raise RunError(f"{where} cannot be used ({error}). `--executor local` runs without Ray.") from error
     return address is None
+
+
+def own_daemons() -> list[psutil.Process]:
+    """Daemons of the local Ray that this process started and cannot live without."""
+    return [child for child in psutil.Process().children() if child.name() in ("raylet", "gcs_server")]
 
 
 def disconnect(*, owned: bool) -> None:

@@ -36,9 +36,20 @@ def facts() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
+        "blas": blas(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "git_commit": _commit(),
     }
+
+
+def blas() -> list[str]:
+    """The linear algebra of numpy with the kernels that it chose: another choice moves the last bits of a result."""
+    import numpy  # noqa: F401  # loads it
+    from threadpoolctl import threadpool_info
+
+    found = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    own = [info for info in found if "numpy" in info["filepath"]] or found
+    return sorted({f"{lib['internal_api']} {lib['version']} {lib.get('architecture') or ''}".strip() for lib in own})
 
 
 def _version(name: str) -> str | None:

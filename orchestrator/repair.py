@@ -29,7 +29,11 @@ class Repair:
     _losses: Counter[str] = field(default_factory=Counter)
 
     def check(self, sweep_id: int) -> int:
-        """Look whether the files that unfinished units of a sweep need are there; returns how many slices are not."""
+        """Look whether the files that unfinished units of a sweep need are there; returns how many slices are not.
+
+        Raises:
+            OSError: The artefact store cannot be written or read.
+        """
 
         def needed(session: Session) -> list[str]:
             rows = session.rows(
@@ -42,7 +46,10 @@ class Repair:
             )
             return [row["embedding"] for row in rows]
 
-        return sum(self.reopen(embedding, verify=False) for embedding in self.store.query(needed))
+        embeddings = self.store.query(needed)
+        if embeddings:  # a store that cannot be reached must not look like one that lost everything
+            ArtifactStore(self.artifacts).check()
+        return sum(self.reopen(embedding, verify=False) for embedding in embeddings)
 
     def reopen(self, embedding: str, *, verify: bool) -> int:
         """Make slices of an embedding that are missing (or, if asked, damaged) ready again; returns how many.

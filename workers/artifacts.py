@@ -141,17 +141,19 @@ class ArtifactStore:
         return all(self._is_there(self._path(name, suffix)) for suffix in (".npy", ".json"))
 
     def check(self) -> None:
-        """Write a small file, `probe`, and read it back.
+        """Write a small artefact, read it back and remove it.
 
         Raises:
             OSError: The disk is full, read-only or not ours.
             StoreError: The remote store cannot be reached, refuses, or gave other bytes.
         """
-        rows = np.arange(4, dtype=np.float32)
+        name = f"probe-{uuid.uuid4().hex}"  # others may look at the same moment
         try:
-            self.read("probe", self.write("probe", rows, {})[1])
+            self.read(name, self.write(name, np.arange(4, dtype=np.float32), {})[1])
         except ArtifactError as error:
             raise self._unusable(error) from error
+        self.delete(f"{name}.npy")
+        self.delete(f"{name}.json")
 
     def files(self) -> list[StoredFile]:
         """Every file there is, in order of their names; none where the folder does not exist yet.

@@ -149,30 +149,36 @@ class Executor(Protocol):
 
 
 class _EmbeddingCache:
-    """The last few embeddings of this process, so that shards of one benchmark load it once."""
+    """The last few embeddings of this process: tasks of one source share its rows, shards of one task its selection."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._held: OrderedDict[tuple[object, ...], npt.NDArray[np.float32]] = OrderedDict()
+        self._held: OrderedDict[object, npt.NDArray[np.float32]] = OrderedDict()
         self._lock = Lock()
 
     def get(self, context: EvaluateContext) -> npt.NDArray[np.float32] | None:
-        if not context.slices or context.rows is None:
+        rows, slices = context.rows, context.slices
+        if not slices or rows is None:
             return None
-        key = (context.name, context.slices)
         with self._lock:
-            found = self._held.get(key)
-            if found is None:
-                found = load_embedding(ArtifactStore(context.artifacts), context.slices)[context.rows]
-                found.flags.writeable = False
-                self._held[key] = found
-            self._held.move_to_end(key)
-            while len(self._held) > self._size:
-                self._held.popitem(last=False)
-            return found
+            return self._keep(
+                (context.name, slices),
+                lambda: self._keep(slices, lambda: load_embedding(ArtifactStore(context.artifacts), slices))[rows],
+            )
+
+    def _keep(self, key: object, load: Callable[[], npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        found = self._held.get(key)
+        if found is None:
+            found = load()
+            found.flags.writeable = False
+            self._held[key] = found
+        self._held.move_to_end(key)
+        while len(self._held) > self._size:
+            self._held.popitem(last=False)
+        return found
 
 
-_EMBEDDINGS = _EmbeddingCache(size=2)
+_EMBEDDINGS = _EmbeddingCache(size=4)
 
 
 @dataclass(eq=False)

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from orchestrator import cluster
-from orchestrator.errors import SweepError
+from orchestrator.errors import RunError, SweepError
 from orchestrator.executors.base import Context, Death, Shard, ShardReport, execute
 from orchestrator.executors.memory import limit_memory
 from orchestrator.sweep import Resources, StageResources
@@ -24,6 +25,8 @@ log = logging.getLogger("roadtest.executor")
 IN_FLIGHT = 2
 #: Seconds between two looks at the cluster's nodes.
 WATCH_SECONDS = 2.0
+#: Seconds between two complaints that no node is left.
+WARN_SECONDS = 30.0
 #: Seconds that an actor may take to start, and a report to arrive after its shard's time is up.
 GRACE_SECONDS = 60.0
 
@@ -99,6 +102,7 @@ class RayExecutor:
 
     def __init__(self, workers: int | None, *, address: str | None, resources: Resources) -> None:
         self._owned = cluster.connect(address, workers=workers)
+        self._daemons = cluster.own_daemons() if self._owned else []
         self._wanted_workers = workers
         self._resources = resources
         self._contexts: dict[str, Any] = {}
@@ -107,6 +111,7 @@ class RayExecutor:
         #: What each living node offers, by Ray's names.
         self._nodes: dict[str, dict[str, float]] = _living_nodes()
         self._watched_at = time.monotonic()
+        self._warned_at = -WARN_SECONDS
         for stage in Resources.model_fields:
             if not self._fits([_Kind(stage=stage)]):
                 cluster.disconnect(owned=self._owned)
@@ -215,6 +220,12 @@ class RayExecutor:
     def _watch(self) -> list[ShardReport]:
         """Look after nodes that are gone and actors that do not answer: Ray may take a minute to say so, or never."""
         self._watched_at = time.monotonic()
+        if not all(map(_lives, self._daemons)):
+            # Before Ray notices: it then ends this process with code 1, or leaves it without a node for ever (seen).
+            raise RunError(
+                "the local Ray is gone: a daemon of it was killed, perhaps for want of memory. "
+                "What is done is kept; run the same command again."
+            )
         self._nodes = _living_nodes()
         reports: list[ShardReport] = []
         for seat in list(self._seats):
@@ -232,6 +243,9 @@ class RayExecutor:
                 continue
             log.warning("%s; %d shards go elsewhere", death.message, len(seat.pending))
             reports += self._vacate(seat, death)
+        if self._queue and not self._seats and time.monotonic() - self._warned_at > WARN_SECONDS:
+            self._warned_at = time.monotonic()
+            log.warning("no living node has room for a worker: waiting for one to join")
         # An actor whose place went with a node before it started would wait for ever, and its shards with it.
         for seat in [seat for seat in reversed(self._seats) if seat.node is None]:
             if not self._fits([placed.kind for placed in self._seats]):
@@ -315,6 +329,13 @@ class RayExecutor:
             options["memory"] = memory
         actor = ray.remote(_Worker).options(**options).remote(memory)
         return _Seat(kind=kind, actor=actor, asked=actor.node.remote())
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _dead(sent: _Sent, death: Death) -> ShardReport:

@@ -263,8 +263,7 @@ def _put_evaluations(
             }
         )
         metrics += [
-            {"unit_id": unit_id, "name": name, "value": _finite(value)}
-            for name, value in result.metrics.items()
+            {"unit_id": unit_id, "name": name, "value": _finite(value)} for name, value in result.metrics.items()
         ]
         points += [
             {

@@ -78,4 +78,4 @@ def test_stages_that_cannot_live_side_by_side_take_turns(tmp_path: Path) -> None
 def test_a_worker_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path, resources={"evaluate": {"num_gpus": 64}})
     said = run(sweep, "--executor", "ray", "--workers", "1", expect=2)
-    assert "resources.evaluate: a worker wants 1 CPU, 64 GPU, Ray has 1 CPU, 0 GPU" in said
+    assert "resources.evaluate: a worker wants 1 CPU, 64 GPU, the largest node of Ray has 1 CPU, 0 GPU" in said

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fragile import rows_digest
 from tests.runs import (
     assert_same_results,
     deterministic,
@@ -20,7 +21,7 @@ from tests.runs import (
     roadtest,
     run,
     select,
-    write_plugin,
+    write_fragile,
     write_sweep,
 )
 from workers.benchmarks.load import load_benchmark
@@ -28,48 +29,6 @@ from workers.splits import split_benchmark
 
 LOCAL = ("--executor", "local", "--workers", "2")
 SEEDS = 6
-
-FRAGILE = '''
-import os
-import sys
-from pathlib import Path
-
-import numpy as np
-
-from roadtest import Prediction, Router
-
-
-class Odd(Exception):
-    """Cannot be unpickled: its constructor wants more than it hands on."""
-
-    def __init__(self, what, why):
-        super().__init__(f"{what} because {why}")
-
-
-class Fragile(Router):
-    """Goes wrong where a query is not among the training queries, as long as a file is there."""
-
-    name = "fragile"
-    needs_embedding = False
-
-    def __init__(self, *, row=0, how="raise", trap=""):
-        self.row, self.how, self.trap = row, how, trap
-
-    def fit(self, train, rng):
-        if self.row not in train.rows and Path(self.trap).exists():
-            if self.how == "die":
-                os._exit(17)
-            if self.how == "leave":
-                sys.exit("the router left")
-            raise Odd("it broke", "it was told to")
-        scores, costs = train.outcomes
-        self.scores_, self.costs_ = np.nanmean(scores, axis=0), np.nanmean(costs, axis=0)
-        return self
-
-    def predict(self, queries):
-        shape = (queries.n, len(self.scores_))
-        return Prediction(scores=np.broadcast_to(self.scores_, shape), costs=np.broadcast_to(self.costs_, shape))
-'''
 
 #: `roadtest run` with a pace of its own: arguments are sweep file, workers and pace as JSON.
 PACED = """
@@ -85,25 +44,19 @@ sys.exit(run_plan(store, plan, executor="ray", workers=int(sys.argv[2]), pace=pa
 """
 
 
-def one_split() -> tuple[int, int]:
-    """A query that exactly one of the splits does not train on, and that split."""
+#: The split that goes wrong.
+SPLIT = 2
+
+
+def fragile(folder: Path, **ways: str) -> tuple[Path, dict[str, str]]:
+    """A sweep of fragile routers (name to way of going wrong at `SPLIT`), and its environment."""
     benchmark = load_benchmark("toolbox").restrict(n_queries=400)
-    for row in range(benchmark.n_queries):
-        without = [seed for seed in range(SEEDS) if row not in split_benchmark(benchmark, seed).train]
-        if len(without) == 1:
-            return row, without[0]
-    raise AssertionError("no such query")
-
-
-def fragile(folder: Path, **ways: str) -> tuple[Path, dict[str, str], int]:
-    """A sweep of fragile routers (name to way of going wrong), its environment, and the split that goes wrong."""
-    row, split = one_split()
+    side = rows_digest(split_benchmark(benchmark, SPLIT).train)
     trap = folder / "trap"
     trap.touch()
-    told = {"use": "fragile", "row": row, "trap": str(trap)}
-    routers = [{"name": name, "how": how, **told} for name, how in ways.items()]
+    routers = [{"name": name, "use": "fragile", "wrong": f"{way}:{side}"} for name, way in ways.items()]
     sweep = write_sweep(folder, encoders=[], routers=["zero-router", *routers], seeds=SEEDS)
-    return sweep, {"PYTHONPATH": str(write_plugin(folder / "plugin", "fragile", FRAGILE, fragile="Fragile"))}, split
+    return sweep, {"PYTHONPATH": str(write_fragile(folder / "plugin")), "FRAGILE_TRAP": str(trap)}
 
 
 def states(folder: Path) -> dict[tuple[str, int], str]:
@@ -114,17 +67,17 @@ def states(folder: Path) -> dict[tuple[str, int], str]:
 
 @pytest.mark.slow
 def test_a_router_that_raises_fails_alone_after_three_attempts_and_can_be_retried(tmp_path: Path) -> None:
-    sweep, env, split = fragile(tmp_path, broken="raise", leaving="leave")
+    sweep, env = fragile(tmp_path, broken="raise", leaving="leave")
 
     run(sweep, *LOCAL, env=env, expect=1)
 
-    wrong = {("broken", split), ("leaving", split)}
+    wrong = {("broken", SPLIT), ("leaving", SPLIT)}
     assert {unit for unit, state in states(tmp_path).items() if state == "failed"} == wrong
     assert {state for unit, state in states(tmp_path).items() if unit not in wrong} == {"done"}
     failures = select(tmp_path, "SELECT router, seed, error_kind, message, attempts FROM failures ORDER BY router")
     assert failures == [
-        ("broken", split, "exception", "it broke because it was told to", 3),
-        ("leaving", split, "exception", "the router left", 3),
+        ("broken", SPLIT, "exception", "it broke because it was told to", 3),
+        ("leaving", SPLIT, "exception", "the router left", 3),
     ]
     assert outcomes(tmp_path) == {"done": 3 * SEEDS - 2, "failed": 2 * 3}
     traces = {trace for (trace,) in select(tmp_path, "SELECT traceback FROM attempt WHERE outcome = 'failed'")}
@@ -142,36 +95,84 @@ def test_a_router_that_raises_fails_alone_after_three_attempts_and_can_be_retrie
 
 @pytest.mark.slow
 def test_a_router_that_kills_its_worker_is_found_by_halving_and_quarantined(tmp_path: Path) -> None:
-    sweep, env, split = fragile(tmp_path, deadly="die", odd="raise")
+    sweep, env = fragile(tmp_path, deadly="die", odd="raise")
 
     run(sweep, "--executor", "ray", "--workers", "2", env=env, expect=1)
 
-    _only_the_culprit_suffers(tmp_path, split)
+    _only_the_culprit_suffers(tmp_path)
     odd = select(tmp_path, "SELECT error_kind, message, attempts FROM failures WHERE router = 'odd'")
     assert odd == [("exception", "it broke because it was told to", 3)]
 
 
 @pytest.mark.slow
 def test_units_that_wait_behind_a_deadly_one_are_not_blamed(tmp_path: Path) -> None:
-    sweep, env, split = fragile(tmp_path, deadly="die")
+    sweep, env = fragile(tmp_path, deadly="die")
 
     arguments = [sys.executable, "-c", PACED, sweep.name, "1", json.dumps({"shard_units": 1})]
     ended = subprocess.run(arguments, cwd=tmp_path, env=environment(**env), capture_output=True, text=True, timeout=300)
 
     assert ended.returncode == 1, ended.stderr
-    _only_the_culprit_suffers(tmp_path, split)
+    _only_the_culprit_suffers(tmp_path)
 
 
-def _only_the_culprit_suffers(folder: Path, split: int) -> None:
+def _only_the_culprit_suffers(folder: Path) -> None:
     wrong = {unit: state for unit, state in states(folder).items() if state not in ("done", "failed")}
-    assert wrong == {("deadly", split): "quarantined"}
+    assert wrong == {("deadly", SPLIT): "quarantined"}
     deaths = select(
         folder,
         """SELECT su.router, u.seed, u.n_deaths, count(*) FROM attempt a JOIN unit u ON u.id = a.unit_id
            JOIN sweep_unit su ON su.unit_id = u.id WHERE a.error_kind = 'worker_death' GROUP BY su.router, u.seed""",
     )
-    assert deaths == [("deadly", split, 3, 3)]
+    assert deaths == [("deadly", SPLIT, 3, 3)]
     assert select(folder, "SELECT max(n_deaths) FROM unit WHERE state <> 'quarantined'") == [(0,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_router_that_hangs_is_quarantined_with_where_it_hung(executor: str, tmp_path: Path) -> None:
+    sweep, env = fragile(tmp_path, hanging="hang")
+    text = sweep.read_text() + "resources: {evaluate: {timeout: 1.5}}\n"
+    sweep.write_text(text)
+
+    run(sweep, "--executor", executor, "--workers", "2", env=env, expect=1)
+
+    assert {unit: state for unit, state in states(tmp_path).items() if state != "done"} == {
+        ("hanging", SPLIT): "quarantined"
+    }
+    ends = select(tmp_path, "SELECT error_kind, traceback FROM attempt WHERE outcome = 'failed'")
+    assert [kind for kind, _ in ends] == ["timeout"] * 3
+    assert all("in go_wrong\n    time.sleep(1000)" in trace for _, trace in ends)
+    listed = json.loads(roadtest("quarantine", "list", "--json", cwd=tmp_path, env=env).stdout)
+    assert [(row["router"], row["seed"], row["attempts"]) for row in listed] == [("hanging", SPLIT, 3)]
+    assert "time.sleep(1000)" in listed[0]["traceback"]
+
+    (tmp_path / "trap").unlink()
+    assert roadtest("quarantine", "release", cwd=tmp_path, env=env).stdout.startswith("1 units are ready again")
+    run(sweep, *LOCAL, env=env)
+    assert set(states(tmp_path).values()) == {"done"}
+
+
+@pytest.mark.slow
+def test_a_router_that_leaks_is_tried_once_more_with_more_memory(tmp_path: Path) -> None:
+    sweep, env = fragile(tmp_path, leaking="leak")
+    for memory, state, attempts in ((1_000_000_000, "quarantined", 2), (2_500_000_000, "done", 2)):
+        folder = shutil.copytree(tmp_path, tmp_path / str(memory))
+        limited = folder / sweep.name
+        limited.write_text(sweep.read_text() + f"resources: {{evaluate: {{memory: {memory}}}}}\n")
+
+        run(limited, "--workers", "2", env=env, expect=int(state != "done"))
+
+        assert states(folder)["leaking", SPLIT] == state
+        assert {other for unit, other in states(folder).items() if unit != ("leaking", SPLIT)} == {"done"}
+        ends = select(
+            folder,
+            """SELECT a.outcome, a.error_kind, a.traceback FROM attempt a JOIN unit u ON u.id = a.unit_id
+               JOIN sweep_unit su ON su.unit_id = u.id WHERE su.router = 'leaking' AND u.seed = ? ORDER BY a.id""",
+            SPLIT,
+        )
+        assert len(ends) == attempts
+        assert ends[0][1] == "out_of_memory"
+        assert "in leak" in ends[0][2]
 
 
 ROUTERS = ["zero-router", {"name": "knn@10", "use": "knn", "k": 10}]

@@ -419,9 +419,7 @@ class Queue(RuleBasedStateMachine):
             attempts = session.rows(
                 f"SELECT unit_id, epoch, coordinator_id, outcome FROM attempt WHERE unit_id {among}", **bound
             )
-            events = session.rows(
-                f"SELECT unit_id FROM event WHERE kind = 'divergence' AND unit_id {among}", **bound
-            )
+            events = session.rows(f"SELECT unit_id FROM event WHERE kind = 'divergence' AND unit_id {among}", **bound)
             counts = {sweep: claims.counts(session, sweep) for sweep in self.sweeps}
         for unit in self.units:
             row = found.pop(unit.id)
