@@ -263,7 +263,9 @@ def _put_evaluations(
             }
         )
         metrics += [
-            {"unit_id": unit_id, "name": name, "value": _finite(value)} for name, value in result.metrics.items()
+            {"unit_id": unit_id, "name": name, "value": _finite(value)}
+            for name, value in result.metrics.items()
+            if value != 0 or not name.startswith("share:")  # most models get nothing: half of a large pool's rows
         ]
         points += [
             {
