@@ -33,6 +33,7 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.run
+	$(BIN)/python -m tests.benchmarks.bench_orchestration
 
 # Linux, root, and of Debian iproute2, openssh-server, rsync, postgresql: namespaces are the machines.
 cluster: setup

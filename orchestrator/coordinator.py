@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from orchestrator.contexts import build_context
@@ -78,6 +78,10 @@ class Coordinator:
         self._after = 0
         #: Contexts that the executor knows, each with the sha256 of its embedding.
         self._contexts: dict[str, str | None] = {}
+        #: First shard that went out after an embedding was looked at for damage.
+        self._mended: dict[str, int] = {}
+        #: Until when there is nothing to claim: to look for it passes the whole sweep.
+        self._nothing_until = 0.0
         self._counts: Counter[tuple[str, str]] = Counter()
         self._counted_at = 0.0
         self._counting_takes = 0.0
@@ -139,6 +143,7 @@ class Coordinator:
             # What others hold may fail or run out and be ours then.
             if not self.store.query(lambda session: claims.anything_left(session, self.sweep_id)):
                 return
+            self.executor.rest()
             time.sleep(nap)
             nap = min(2 * nap, OTHERS_SECONDS[1])
 
@@ -157,8 +162,12 @@ class Coordinator:
 
     def _claim(self) -> None:
         """Claim the next units, from where the last claim ended; once more from the start when nothing is there."""
-        if not self._claim_after(self._after) and self._after:
-            self._claim_after(0)
+        began, after = time.monotonic(), self._after
+        if began < self._nothing_until:
+            return
+        if not self._claim_after(after) and not (after and self._claim_after(0)):
+            now = time.monotonic()
+            self._nothing_until = now + max(OTHERS_SECONDS[0], 20 * (now - began))
 
     def _claim_after(self, after: int) -> int:
         left = self._number(State.READY, State.INVALIDATED)
@@ -252,6 +261,9 @@ class Coordinator:
             if isinstance(result, UnitFailure):
                 damaged |= result.kind == "artifact"
                 self._say_failed(claimed, result)
+                if result.kind == "out_of_memory" and len(flight.units) > 1:
+                    self._backlog.extend([replace(claimed, alone=True)])
+                    continue
             else:
                 seconds.append(result.seconds)
             self._finish(flight, claimed, result, report)
@@ -304,10 +316,13 @@ class Coordinator:
 
     def _mend(self, flight: _Flight) -> None:
         """An embedding cannot be read: its damaged slices are embedded again before its units are claimed again."""
-        self.executor.forget(flight.shard.context)
-        self._contexts.pop(flight.shard.context, None)
         embedding = flight.units[0].planned.embedding
         assert embedding is not None
+        if flight.shard.id < self._mended.get(embedding.digest, 0):
+            return  # it went out before the last look and says nothing about what is there now
+        self._mended[embedding.digest] = self._next_shard
+        self.executor.forget(flight.shard.context)
+        self._contexts.pop(flight.shard.context, None)
         self._repair.reopen(embedding.digest, verify=True)
         self._after = 0
 
@@ -335,6 +350,7 @@ class Coordinator:
             if late := states.count(None):
                 log.info("%d late results of claims no longer held: no-op", late)
             self._finished = []
+            self._nothing_until = 0.0  # what was recorded may be ready again, or others have waited for it
         if self.progress is not None:
             self.progress.update(self._counts)
 
@@ -360,14 +376,18 @@ class Coordinator:
     def _end(self, failed: bool) -> None:
         """Keep what is nearly done, hand the rest back, write the end down; works after an error too."""
         until = time.monotonic() + self.pace.grace
+        late_error: RunError | None = None
         try:
-            while self.stopped and self._flights and time.monotonic() < until:
-                for report in self.executor.wait(0.1):
-                    self._take(report)
+            while self.stopped and self._flights and late_error is None and time.monotonic() < until:
+                try:
+                    for report in self.executor.wait(0.1):
+                        self._take(report)
+                except RunError as error:  # of a worker's machine: what is done is committed all the same
+                    late_error = error
             self._flush()
             handed_back = self.store.transact(lambda session: claims.release(session, self.id))
             self._count()
-            code = 4 if failed else exit_code(self._counts, stopped=self.stopped)
+            code = 4 if failed or late_error else exit_code(self._counts, stopped=self.stopped)
             self.store.transact(lambda session: claims.end(session, self.id, code))
             if handed_back:
                 log.info("handed %d units back", handed_back)
@@ -375,3 +395,5 @@ class Coordinator:
             if not failed:
                 raise
             log.error("could not hand units back, their leases will run out: %s", error)
+        if late_error is not None:
+            raise late_error

@@ -65,7 +65,7 @@ def check_transition(before: State, after: State) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Strikes:
-    """What counts against a unit since it last became ready by a person's hand."""
+    """What counts against a unit since it was last done, or made ready by a person's hand."""
 
     #: Exceptions.
     failures: int = 0

@@ -27,6 +27,8 @@ class Repair:
     artifacts: str
     coordinator_id: str
     _losses: Counter[str] = field(default_factory=Counter)
+    #: Times in a row that workers complained of an embedding in which nothing is wrong, seen from here.
+    _in_vain: Counter[str] = field(default_factory=Counter)
 
     def check(self, sweep_id: int) -> int:
         """Look whether the files that unfinished units of a sweep need are there; returns how many slices are not.
@@ -60,7 +62,10 @@ class Repair:
         artifacts = ArtifactStore(self.artifacts)
         slices = self.store.query(
             lambda session: session.rows(
-                "SELECT unit_id, start, stop, sha256 FROM artifact WHERE embedding = :e", e=embedding
+                # Not those that wait to be embedded again already.
+                """SELECT a.unit_id, a.start, a.stop, a.sha256 FROM artifact a JOIN unit u ON u.id = a.unit_id
+                   WHERE a.embedding = :e AND u.state = 'done'""",
+                e=embedding,
             )
         )
         lost: list[tuple[int, str]] = []
@@ -74,11 +79,17 @@ class Repair:
             except ArtifactError as error:
                 lost.append((row["unit_id"], str(error)))
                 self._losses[name] += 1
-                if self._losses[name] > MAX_LOSSES:
+                if self._losses[name] >= MAX_LOSSES:
                     raise RunError(
-                        f"{error} That was the {MAX_LOSSES}th time in this run: the artefact store at {self.artifacts} "
-                        "does not keep what is written to it. What is done is kept; mend it and run again."
+                        f"{error} That was the {MAX_LOSSES}th time in this run: the artefact store does not keep what "
+                        "is written to it. What is done is kept; mend it and run again."
                     ) from error
+        self._in_vain[embedding] = self._in_vain[embedding] + 1 if verify and not lost else 0
+        if self._in_vain[embedding] >= MAX_LOSSES:
+            raise RunError(
+                f"workers cannot read embedding {embedding[:12]}, which this machine can: set ROADTEST_ARTIFACTS to a "
+                "URL or folder that every node reaches. What is done is kept."
+            )
         return self.store.transact(lambda session: self._put_back(session, lost)) if lost else 0
 
     def _put_back(self, session: Session, lost: list[tuple[int, str]]) -> int:

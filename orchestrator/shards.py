@@ -44,6 +44,8 @@ class Claimed:
     #: Workers that died with it alone, and attempts that ran out of memory, in earlier claims.
     n_deaths: int = 0
     n_ooms: int = 0
+    #: It ran out of memory in company: who of them was to blame shows when each is alone.
+    alone: bool = False
 
 
 #: Shards that a worker has at a time: one computes, one waits.
@@ -87,7 +89,7 @@ class Backlog:
         for claimed in units:
             if claimed.n_ooms:
                 self._hungry.append(claimed)
-            elif claimed.n_deaths:
+            elif claimed.n_deaths or claimed.alone:
                 self._suspects.append(claimed)
             else:
                 self._families.setdefault(_family(claimed.planned), deque()).append(claimed)

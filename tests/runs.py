@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,9 @@ def assert_same_results(
     for table, every in undisturbed.items():
         rows = [row for row in every if row[0] not in but]
         assert rows, f"nothing to compare in {table}"
-        assert [row for row in found[table] if row[0] not in but] == rows, f"{table} differs"
+        ours = [row for row in found[table] if row[0] not in but]
+        first = next((pair for pair in zip_longest(ours, rows) if pair[0] != pair[1]), None)
+        assert first is None, f"{table} differs, first: {first[0]!r} instead of {first[1]!r}"
     assert select(database, "SELECT * FROM event WHERE kind = 'divergence'") == []
 
 

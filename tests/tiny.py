@@ -8,6 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.catalog import EvaluatedBenchmark
+from orchestrator.plan import Plan, plan_sweep
+from orchestrator.sweep import Sweep
+from workers.benchmarks.base import Benchmark, Model
+
+#: Routers without an encoder.
+UNEMBEDDED = ("zero-router", "best-single", "random", "task-zero", "oracle")
+
 
 def write_tables(folder: Path, *, n: int = 60) -> Path:
     """A benchmark of n queries of two tasks, three models of two families; 7 observed cells are missing."""
@@ -33,3 +41,26 @@ def write_tables(folder: Path, *, n: int = 60) -> Path:
     meta = {"models": {name: {"family": family} for name, family in families.items()}, "licence": "CC0-1.0"}
     (folder / "meta.json").write_text(json.dumps(meta))
     return folder
+
+
+def tiny_benchmark() -> Benchmark:
+    """Twelve queries and two models."""
+    rng = np.random.default_rng(0)
+    return Benchmark.build(
+        name="null",
+        queries=[f"q{i:02d}" for i in range(12)],
+        prompts=[f"prompt {i}" for i in range(12)],
+        tasks=["a", "b"] * 6,
+        models=[Model(name="m0"), Model(name="m1")],
+        S=rng.random((12, 2)),
+        C=rng.random((12, 2)),
+    )
+
+
+def tiny_plan(name: str, n_units: int) -> Plan:
+    """A plan of so many units (rounded up to whole routers)."""
+    sweep = Sweep.from_dict(
+        {"name": name, "benchmarks": ["null"], "routers": list(UNEMBEDDED), "seeds": -(-n_units // len(UNEMBEDDED))}
+    )
+    found = tiny_benchmark()
+    return plan_sweep(sweep, [EvaluatedBenchmark(name="null", task=None, benchmark=found, source=found)], [])

@@ -22,3 +22,6 @@ def upgrade() -> None:
     op.drop_index("ix_unit_state_lease_expires", "unit")
     op.drop_index("ix_unit_coordinator_id", "unit")  # who asks for a coordinator's units means the few that run
     op.create_index("ix_unit_state_kind_id", "unit", ["state", "kind", "id"])
+    # Deleting a unit looks for what refers to it.
+    op.create_index("ix_artifact_unit_id", "artifact", ["unit_id"])
+    op.create_index("ix_event_unit_id", "event", ["unit_id"])

@@ -46,8 +46,7 @@ def status(
     store = open_store(db, create=False)
     try:
         while True:
-            with store.read() as session:
-                found = read_status(session, find_sweep(session, sweep))
+            found = store.query(lambda session: read_status(session, find_sweep(session, sweep)))
             print_json(found) if as_json else _print_status(found)
             if not watch or not any(row["lease_seconds"] > 0 for row in found["coordinators"]):
                 return

@@ -144,6 +144,9 @@ class Executor(Protocol):
     def wait(self, timeout: float) -> list[ShardReport]:
         """Reports that arrived, after at most `timeout` seconds."""
 
+    def rest(self) -> None:
+        """Nothing is to be done for a while: give back what others may want."""
+
     def close(self) -> None:
         """Stop every worker that this executor started."""
 

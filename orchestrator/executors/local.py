@@ -43,6 +43,9 @@ class LocalExecutor:
         done, self._pending = wait_for(self._pending, timeout=timeout, return_when=FIRST_COMPLETED)
         return [future.result() for future in done]
 
+    def rest(self) -> None:
+        """Idle threads hold nothing."""
+
     def close(self) -> None:
         """Drop what has not begun; threads cannot be ended, so what has begun ends by itself and nobody takes it."""
         idle = not any(future.running() for future in self._pending)

@@ -18,6 +18,7 @@ from orchestrator.errors import RunError, SweepError
 from orchestrator.executors.base import Context, Death, Shard, ShardReport, execute
 from orchestrator.executors.memory import limit_memory
 from orchestrator.sweep import Resources, StageResources
+from workers.units import UnitFailure
 
 log = logging.getLogger("roadtest.executor")
 
@@ -142,6 +143,12 @@ class RayExecutor:
 
     def wait(self, timeout: float) -> list[ShardReport]:
         """Reports of the shards that ended, those of dead, hung and lost actors among them."""
+        if not all(map(_lives, self._daemons)):
+            # Before Ray notices: it then ends this process with code 1, or leaves it without a node for ever (seen).
+            raise RunError(
+                "the local Ray is gone: a daemon of it was killed, perhaps for want of memory. "
+                "What is done is kept; run the same command again."
+            )
         reports = self._watch() if time.monotonic() - self._watched_at > WATCH_SECONDS else []
         self._dispatch()
         refs = {ref: seat for seat in self._seats for ref in seat.pending}
@@ -156,6 +163,11 @@ class RayExecutor:
         reports = [report for ref in ready for report in self._collect(refs[ref], ref)]
         self._dispatch()
         return reports
+
+    def rest(self) -> None:
+        """Give the CPUs of idle actors back: another run on this cluster may wait for them with what is left."""
+        for seat in [seat for seat in self._seats if not seat.pending]:
+            self._remove(seat)
 
     def close(self) -> None:
         """End the actors, and Ray too where this executor started it."""
@@ -178,8 +190,8 @@ class RayExecutor:
         except RayError as error:
             return list(self._vacate(seat, self._cause(seat, error)))
         seat.took(ref)
-        if report.death is not None and report.death.kind == "timeout":
-            # The thread that hangs goes on: the actor has to go. What waited behind it is not to blame.
+        if seat.kind.more_memory or _spoiled(report):
+            # Whoever needs more memory gets an actor in which nobody was; what waited behind it is not to blame.
             self._queue.extendleft(reversed(seat.pending.values()))
             self._remove(seat)
         return [report]
@@ -219,13 +231,11 @@ class RayExecutor:
 
     def _watch(self) -> list[ShardReport]:
         """Look after nodes that are gone and actors that do not answer: Ray may take a minute to say so, or never."""
-        self._watched_at = time.monotonic()
-        if not all(map(_lives, self._daemons)):
-            # Before Ray notices: it then ends this process with code 1, or leaves it without a node for ever (seen).
-            raise RunError(
-                "the local Ray is gone: a daemon of it was killed, perhaps for want of memory. "
-                "What is done is kept; run the same command again."
-            )
+        now, before = time.monotonic(), self._watched_at
+        self._watched_at = now
+        if now - before > 5 * WATCH_SECONDS:  # this process was stopped, or waited for its database: nobody else hung
+            for seat in self._seats:
+                seat.since += now - before
         self._nodes = _living_nodes()
         reports: list[ShardReport] = []
         for seat in list(self._seats):
@@ -237,8 +247,10 @@ class RayExecutor:
                     continue
             if seat.node is not None and seat.node not in self._nodes:
                 death = Death(kind="node_loss", message=f"node {seat.node[:12]} left the cluster")
-            elif seat.overdue:
-                death = Death(kind="node_loss", message="no answer long after its time: the node cannot be reached")
+            elif seat.overdue and seat.node is None:
+                death = Death(kind="node_loss", message="the worker did not start: its node cannot be reached")
+            elif seat.overdue:  # Ray would have dropped the node by now: the unit holds the interpreter
+                death = Death(kind="timeout", message="no answer long after its time")
             else:
                 continue
             log.warning("%s; %d shards go elsewhere", death.message, len(seat.pending))
@@ -336,6 +348,13 @@ def _lives(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _spoiled(report: ShardReport) -> bool:
+    """Whether the actor has to go: a thread hangs in it, or what a unit leaked is still there."""
+    if report.death is not None:
+        return report.death.kind == "timeout"
+    return any(isinstance(result, UnitFailure) and result.kind == "out_of_memory" for result in report.results)
 
 
 def _dead(sent: _Sent, death: Death) -> ShardReport:

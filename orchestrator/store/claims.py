@@ -45,6 +45,7 @@ def register(session: Session, coordinator_id: str, sweep_id: int, host: str) ->
                 "started_at": session.time(),
             }
         ],
+        ignore_conflicts=True,  # written before, by a transaction whose end was not seen
     )
 
 
@@ -91,7 +92,9 @@ def _lives(row: Mapping[str, Any]) -> bool:
 def claim(
     session: Session, sweep_id: int, coordinator_id: str, *, limit: int, lease: float, after: int = 0
 ) -> list[Mapping[str, Any]]:
-    """Claim up to `limit` units of a sweep in its order: ready ones and those whose lease has run out.
+    """Claim up to `limit` units of a sweep in its order: ready ones and those of others whose lease has run out.
+
+    A coordinator whose own leases ran out (its machine slept) still works on them: its next heartbeat renews them.
 
     Args:
         session: Write transaction.
@@ -114,10 +117,12 @@ def claim(
                    u.n_deaths, u.n_ooms
             FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
             WHERE su.sweep_id = :s AND su.position >= :after
-              AND (u.state IN ('ready', 'invalidated') OR (u.state = 'running' AND u.lease_expires <= {session.now}))
+              AND (u.state IN ('ready', 'invalidated')
+                   OR (u.state = 'running' AND u.coordinator_id <> :c AND u.lease_expires <= {session.now}))
               AND {_UNBLOCKED}
             ORDER BY su.position LIMIT :n {skip_locked}""",
         s=sweep_id,
+        c=coordinator_id,
         after=after,
         n=limit,
     )
@@ -167,17 +172,14 @@ def forgotten(session: Session, coordinator_id: str, known: Collection[int]) -> 
     Returns:
         Rows as `claim`.
     """
-    return [
-        row
-        for row in session.rows(
-            """SELECT su.position, u.id, u.key, u.kind, u.epoch, u.n_deaths, u.n_ooms
+    found = session.rows(
+        """SELECT su.position, u.id, u.key, u.kind, u.epoch, u.n_deaths, u.n_ooms
                FROM coordinator c JOIN unit u ON u.coordinator_id = c.id AND u.state = 'running'
                JOIN sweep_unit su ON su.sweep_id = c.sweep_id AND su.unit_id = u.id
                WHERE c.id = :c ORDER BY su.position""",
-            c=coordinator_id,
-        )
-        if row["id"] not in known
-    ]
+        c=coordinator_id,
+    )
+    return list({row["id"]: row for row in reversed(found) if row["id"] not in known}.values())[::-1]
 
 
 def beat(session: Session, coordinator_id: str, *, lease: float) -> int:

@@ -83,7 +83,10 @@ def make_engine(url: URL, *, read_only: bool = False) -> Engine:
         except ImportError:
             raise DatabaseError("PostgreSQL needs the driver psycopg: pip install 'roadtest[postgres]'.") from None
         options = "-c timezone=UTC" + (" -c default_transaction_read_only=on" if read_only else "")
-        return create_engine(url, connect_args={"options": options, "connect_timeout": 10}, pool_pre_ping=True)
+        # A host that vanishes without a word must not be waited for longer than a run waits for its database.
+        silence = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+        settings = {"options": options, "connect_timeout": 10, **silence}
+        return create_engine(url, connect_args=settings, pool_pre_ping=True)
     path = Path(url.database or "")
     target = (
         f"file:{path.resolve().as_posix().replace('?', '%3f').replace('#', '%23')}?mode={'ro' if read_only else 'rwc'}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import DatabaseError, NotFoundError
-from orchestrator.store import guards
+from orchestrator.store import guards, plans
 from orchestrator.store.store import Session, Store
 from workers.artifacts import ArtifactStore, StoredFile
 from workers.embed import slice_name
@@ -108,7 +108,7 @@ def _bound(session: Session, sweep: str | None, history_days: float | None) -> d
             raise NotFoundError(f"there is no sweep {sweep!r} in this database; `roadtest status` names the last one.")
         gone = found
     # `plans.begin_plan` marks a plan that is being written so; units of its rest would look like nobody's.
-    for row in session.rows("SELECT name FROM sweep WHERE plan_digest LIKE '~%' AND id <> :g", g=gone):
+    for row in session.rows(f"SELECT name FROM sweep WHERE {plans.UNWRITTEN} AND id <> :g", g=gone):
         raise DatabaseError(
             f"which units sweep {row['name']!r} has is not yet written to the end: its run began just now, or was "
             f"interrupted. Run it once more, or take it out with --sweep {row['name']}."

@@ -19,6 +19,9 @@ from orchestrator.store.registry import chunks, model_code, put_event
 from orchestrator.store.store import Session
 from workers.units import OBSERVED_METRICS, EmbedResult, EvaluateResult, UnitFailure
 
+#: A success takes back what counted against a unit: only failures in a row do.
+_NO_STRIKES = {"n_failures": 0, "n_deaths": 0, "n_ooms": 0}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
@@ -213,6 +216,7 @@ def _put_slice(
                 "id": item.unit_id,
                 "state": "done",
                 "reason": None,
+                **_NO_STRIKES,
                 "lease_expires": None,
                 "embedding_sha256": result.sha256,
                 "result_digest": result.sha256,
@@ -246,6 +250,7 @@ def _put_evaluations(
                 "id": unit_id,
                 "state": "done",
                 "reason": None,
+                **_NO_STRIKES,
                 "lease_expires": None,
                 "n_train": result.n_train,
                 "n_validation": result.n_validation,

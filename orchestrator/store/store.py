@@ -42,7 +42,7 @@ class Store:
         self.home = home
         #: Set once a run has started: from then on a database error is one of mid-run (exit 4).
         self.running = False
-        self.reconnect_seconds = float(os.environ.get("ROADTEST_RECONNECT", RECONNECT_SECONDS))
+        self.reconnect_seconds = _reconnect_seconds()
 
     @property
     def dialect(self) -> str:
@@ -197,6 +197,17 @@ class Session:
 
 def _quoted(name: str) -> str:
     return f'"{name}"'  # `start` and `on_hull` are words of SQL somewhere
+
+
+def _reconnect_seconds() -> float:
+    given = os.environ.get("ROADTEST_RECONNECT", str(RECONNECT_SECONDS))
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise DatabaseError(f"ROADTEST_RECONNECT is {given!r}; give seconds, such as 120.")
+    return seconds
 
 
 def _first_line(state: tenacity.RetryCallState) -> str:

@@ -261,6 +261,7 @@ artifact = Table(
     Column("n_bytes", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
     UniqueConstraint("embedding", "start"),
+    Index(None, "unit_id"),
 )
 
 attempt = Table(
@@ -326,4 +327,5 @@ event = Table(
     _ref("unit_id", nullable=True),
     Column("message", Text, nullable=False),
     Column("detail", Text),
+    Index(None, "unit_id"),
 )

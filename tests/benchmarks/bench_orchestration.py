@@ -1,8 +1,8 @@
 """How fast is the orchestration itself? Null units, durable, through Ray, beside Ray Tune and Optuna's RDB storage.
 
-`python -m tests.benchmarks.bench_orchestration [--postgres URL] [--units N] [--json FILE]`: Ray's start is excluded;
-planning and enlisting are timed apart. What a unit computes is nothing, a wait or a busy loop; everything else is the
-product: the same coordinator, executor, queue and store as `roadtest run`.
+`python -m tests.benchmarks.bench_orchestration [--units N] [--runs N] [--json FILE]`: PostgreSQL is a server of its
+own, with fsync. Ray's start is excluded; planning and enlisting are timed apart. What a unit computes is nothing, a
+wait or a busy loop; all else is the product: the same coordinator, executor, queue and store as `roadtest run`.
 """
 
 from __future__ import annotations
@@ -14,27 +14,23 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
-import numpy as np
-
-from orchestrator.catalog import EvaluatedBenchmark
 from orchestrator.coordinator import Coordinator
 from orchestrator.enlist import enlist
 from orchestrator.environment import facts
 from orchestrator.executors.base import Context, Shard, Unit, UnitOutcome
 from orchestrator.executors.ray import RayExecutor
-from orchestrator.plan import Plan, PlannedUnit, plan_sweep
+from orchestrator.plan import PlannedUnit
 from orchestrator.store import Store, open_store, registry
-from orchestrator.sweep import Resources, Sweep
-from workers.benchmarks.base import Benchmark, Model
+from orchestrator.sweep import Resources
+from tests.postgres import NoPostgresError, postgres_server
+from tests.tiny import tiny_plan
 from workers.units import EvaluateResult
 
-ROUTERS = ("zero-router", "best-single", "random", "task-zero", "oracle")
 WORKERS = 2
 Work = Literal["nothing", "wait", "compute"]
 
@@ -62,33 +58,10 @@ class NullContext:
         return EvaluateResult(key=unit.key, n_train=1, n_validation=1, n_test=1, metrics={"auc": 0.0}, seconds=took)
 
 
-def tiny_benchmark() -> Benchmark:
-    """Twelve queries and two models."""
-    rng = np.random.default_rng(0)
-    return Benchmark.build(
-        name="null",
-        queries=[f"q{i:02d}" for i in range(12)],
-        prompts=[f"prompt {i}" for i in range(12)],
-        tasks=["a", "b"] * 6,
-        models=[Model(name="m0"), Model(name="m1")],
-        S=rng.random((12, 2)),
-        C=rng.random((12, 2)),
-    )
-
-
-def make_plan(name: str, n_units: int) -> Plan:
-    """A plan of so many units (rounded up to whole routers)."""
-    sweep = Sweep.from_dict(
-        {"name": name, "benchmarks": ["null"], "routers": list(ROUTERS), "seeds": -(-n_units // len(ROUTERS))}
-    )
-    found = tiny_benchmark()
-    return plan_sweep(sweep, [EvaluatedBenchmark(name="null", task=None, benchmark=found, source=found)], [])
-
-
 def run_units(url: str, name: str, n_units: int, work: Work = "nothing", seconds: float = 0.0) -> dict[str, float]:
     """Plan, enlist and work off one sweep of such units; seconds of each part."""
     begin = time.perf_counter()
-    plan = make_plan(name, n_units)
+    plan = tiny_plan(name, n_units)
     planned = time.perf_counter()
     store = open_store(url)
     store.running = True
@@ -131,7 +104,7 @@ def run_units(url: str, name: str, n_units: int, work: Work = "nothing", seconds
 def warm_up(executor: RayExecutor) -> None:
     """Start the workers: Ray's start is not what is measured."""
     executor.share("warm", NullContext("wait", 0.5))
-    unit = make_plan("warm", 1).units[0].unit
+    unit = tiny_plan("warm", 1).units[0].unit
     for i in range(WORKERS):
         executor.submit(Shard(id=-1 - i, stage="evaluate", context="warm", units=(unit,), seconds=60))
     left = WORKERS
@@ -177,55 +150,55 @@ def optuna_rdb(url: str, n_trials: int) -> float:
     return best
 
 
-def measure(url: str | None, n_units: int, runs: int) -> dict[str, Any]:
-    """All figures of one database: a fresh one for every run (SQLite) or a fresh schema (PostgreSQL)."""
-    null = [run_units(_fresh(url), "null", n_units) for _ in range(runs)]
-    best = {key: statistics.median(run[key] for run in null) for key in null[0]}
+def measure(fresh: Callable[[], str], n_units: int, runs: int) -> dict[str, Any]:
+    """All figures of one kind of database, each on an empty one."""
+    null = [run_units(fresh(), "null", n_units) for _ in range(runs)]
     ideal = 0.1 / WORKERS
-    wait = run_units(_fresh(url), "wait", 300, "wait", 0.1)
-    compute = run_units(_fresh(url), "compute", 300, "compute", 0.1)
+    wait = run_units(fresh(), "wait", 300, "wait", 0.1)
+    compute = run_units(fresh(), "compute", 300, "compute", 0.1)
     return {
-        "null": best,
+        "null": {key: statistics.median(run[key] for run in null) for key in null[0]},
         "wait_share_of_ideal": ideal * wait["units"] / wait["run"],
         "compute_share_of_ideal": ideal * compute["units"] / compute["run"],
-        "optuna_per_second": optuna_rdb(_fresh(url), 300),
+        "optuna_per_second": optuna_rdb(fresh(), 300),
     }
 
 
-def _fresh(url: str | None) -> str:
-    if url is None:
-        return f"sqlite:///{tempfile.mkdtemp(prefix='rt-bench-')}/bench.db"
-    import psycopg
-
-    name = f"bench_{uuid4().hex[:12]}"
-    with psycopg.connect(url.replace("+psycopg", "") + "/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
-    return f"{url}/{name}"
+def show(name: str, found: dict[str, Any], tune: float) -> None:
+    """A sentence about one kind of database."""
+    null, optuna = found["null"], found["optuna_per_second"]
+    ours = null["units_per_second"]
+    sys.stdout.write(
+        f"{name}: {ours:.0f} null units/s (planned in {null['plan']:.1f} s, enlisted in {null['enlist']:.1f} s); "
+        f"{ours / tune:.0f} x Ray Tune ({tune:.1f}/s), {ours / optuna:.0f} x Optuna ({optuna:.1f}/s); units of 100 ms: "
+        f"waiting {found['wait_share_of_ideal']:.1%}, computing {found['compute_share_of_ideal']:.1%} of ideal on "
+        f"{WORKERS} workers\n"
+    )
 
 
 def main() -> None:
-    """Print a table and, if asked, write the figures as JSON."""
+    """Print the figures and, if asked, write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--postgres", help="server's URL without a database, such as postgresql+psycopg://u@127.0.0.1:5432"
-    )
     parser.add_argument("--units", type=int, default=50_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    os.environ["ROADTEST_HOME"] = tempfile.mkdtemp(prefix="rt-bench-home-")
-    figures: dict[str, Any] = {"machine": facts(), "ray_tune_per_second": ray_tune(200)}
-    for name, url in (("sqlite", None), ("postgresql", options.postgres)):
-        if name == "sqlite" or url:
-            figures[name] = found = measure(url, options.units, options.runs)
-            ours = found["null"]["units_per_second"]
-            sys.stdout.write(
-                f"{name}: {ours:.0f} null units/s (planned in {found['null']['plan']:.1f} s, enlisted in "
-                f"{found['null']['enlist']:.1f} s); {ours / figures['ray_tune_per_second']:.0f} x Ray Tune "
-                f"({figures['ray_tune_per_second']:.1f}/s), {ours / found['optuna_per_second']:.0f} x Optuna "
-                f"({found['optuna_per_second']:.1f}/s); units of 100 ms: waiting {found['wait_share_of_ideal']:.1%}, "
-                f"computing {found['compute_share_of_ideal']:.1%} of ideal on {WORKERS} workers\n"
-            )
+    with tempfile.TemporaryDirectory(prefix="rt-bench-") as folder:
+        os.environ["ROADTEST_HOME"] = folder
+        tune = ray_tune(100)
+        figures: dict[str, Any] = {"machine": facts(), "ray_tune_per_second": tune}
+
+        def sqlite() -> str:
+            return f"sqlite:///{tempfile.mkdtemp(dir=folder)}/bench.db"
+
+        figures["sqlite"] = measure(sqlite, options.units, options.runs)
+        show("sqlite", figures["sqlite"], tune)
+        try:
+            with postgres_server(settings="") as server:
+                figures["postgresql"] = measure(server.create_database, options.units, options.runs)
+            show("postgresql", figures["postgresql"], tune)
+        except NoPostgresError as error:
+            sys.stdout.write(f"postgresql: not measured, {error}\n")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))
 

@@ -139,12 +139,15 @@ class Queue(RuleBasedStateMachine):
     def is_held(self, claim: Claim) -> bool:
         return (claim.unit.state, claim.unit.epoch, claim.unit.holder) == ("running", claim.epoch, claim.who)
 
-    def claimable(self, sweep: int) -> list[Unit]:
+    def claimable(self, sweep: int, who: str) -> list[Unit]:
         embedded = self.units[0].state == "done"
         return [
             unit
             for unit in self.sweeps[sweep]
-            if (unit.state in ("ready", "invalidated") or (unit.state == "running" and unit.lease != "live"))
+            if (
+                unit.state in ("ready", "invalidated")
+                or (unit.state == "running" and unit.lease != "live" and unit.holder != who)
+            )
             and (unit.kind == "embed" or not unit.waits or embedded)
         ]
 
@@ -180,7 +183,7 @@ class Queue(RuleBasedStateMachine):
             return []
         with self.store.begin() as session:
             rows = claims.claim(session, sweep, who, limit=limit, lease=LEASE)
-        expected = self.claimable(sweep)[:limit]
+        expected = self.claimable(sweep, who)[:limit]
         assert [(row["id"], row["key"], row["kind"], row["epoch"]) for row in rows] == [
             (unit.id, unit.key, unit.kind, unit.epoch + 1) for unit in expected
         ]
@@ -345,6 +348,7 @@ class Queue(RuleBasedStateMachine):
         unit.attempts[unit.epoch, claim.who, "done" if kind is None else "failed"] += 1
         if kind is None:
             unit.result = unit.last = number
+            unit.strikes.clear()
             unit.leave("done")
             return "done"
         unit.leave("ready")

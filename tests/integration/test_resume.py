@@ -179,14 +179,18 @@ def test_nothing_is_left_when_only_what_waits_for_a_failed_slice_is(enlisted: tu
 def test_a_second_claim_of_one_unit_fences_the_first(enlisted: tuple[Store, int]) -> None:
     store, sweep = enlisted
     with store.begin() as session:
-        claims.register(session, "me", sweep, "here")
+        for name in ("me", "you"):
+            claims.register(session, name, sweep, "here")
         (first,) = claims.claim(session, sweep, "me", limit=1, lease=-1.0)  # a machine slept, and its lease ran out
-        (second,) = claims.claim(session, sweep, "me", limit=1, lease=60.0)
+        (other,) = claims.claim(session, sweep, "me", limit=1, lease=60.0)
+        assert first["id"] != other["id"]  # its own work is not claimed again: it still does it
+        (second,) = claims.claim(session, sweep, "you", limit=1, lease=60.0)
         assert first["id"] == second["id"]
         both = [(row["id"], row["epoch"]) for row in (first, second)]
-        assert claims.settled(session, "me", both) == ({both[1]}, set())
-        claims.release(session, "me")
-        assert claims.settled(session, "me", both) == (set(), {both[1]})
+        assert claims.settled(session, "me", both) == (set(), set())
+        assert claims.settled(session, "you", both) == ({both[1]}, set())
+        claims.release(session, "you")
+        assert claims.settled(session, "you", both) == (set(), {both[1]})
 
 
 def test_who_reads_holds_no_lock(enlisted: tuple[Store, int]) -> None:

@@ -8,14 +8,14 @@ import pytest
 
 from orchestrator.plan import PlannedUnit
 from orchestrator.shards import PATIENCE, Backlog, Claimed, Pace
-from tests.benchmarks.bench_orchestration import make_plan
+from tests.tiny import tiny_plan
 
 PACE = Pace(shard_seconds=1.0, shard_units=500, first_units=5)
 
 
 def claimed(n: int, *, routers: int = 1, **strikes: int) -> list[Claimed]:
     """n units of each of so many routers, as one plan orders them."""
-    plan = make_plan("s", 5 * n)
+    plan = tiny_plan("s", 5 * n)
     units: list[PlannedUnit] = [plan.units[i] for i in range(5 * n)]
     return [Claimed(unit_id=i, epoch=1, planned=unit, **strikes) for i, unit in enumerate(units[: routers * n])]
 
