@@ -16,8 +16,8 @@ from typing import Any
 #: Version of the scheme; results under another scheme are never reused silently.
 SCHEME = "u1"
 
-# One encoder for all: `json.dumps` makes another for every call with these options.
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+#: JSON of normal values; one encoder for all, `json.dumps` makes another for every call with these options.
+encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def canonical_json(value: Any) -> str:
@@ -28,7 +28,7 @@ def canonical_json(value: Any) -> str:
     """
     if type(value) is int:  # the only part of a million keys that is not shared
         return str(value)
-    return _encode(normal(value))
+    return encode(normal(value))
 
 
 def normal(value: Any) -> Any:
@@ -85,7 +85,7 @@ class SpecFamily:
         self._field = field
         before = canonical_json({key: value for key, value in shared.items() if key < field})[1:-1]
         after = canonical_json({key: value for key, value in shared.items() if key > field})[1:-1]
-        self._head = f"{{{before}{',' if before else ''}{_encode(field)}:"
+        self._head = f"{{{before}{',' if before else ''}{encode(field)}:"
         self._tail = f"{',' if after else ''}{after}}}"
 
     def spec(self, value: Any) -> dict[str, Any]:

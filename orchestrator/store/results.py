@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.keys import canonical_json, normal
+from orchestrator.keys import canonical_json, encode, normal
 from orchestrator.queue import State, Strikes, after_failure
 from orchestrator.store import claims
 from orchestrator.store import tables as t
@@ -68,8 +67,7 @@ def deterministic_digest(result: EvaluateResult) -> str:
         else np.ascontiguousarray(result.bootstrap, dtype="<f8").tobytes().hex(),
     }
     # Canonical as it stands: every number in it is an integer or spelled out.
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(encode(content).encode()).hexdigest()
 
 
 def encode_decisions(chosen: Iterable[int]) -> str:

@@ -154,7 +154,7 @@ def raylet_killed(chaos: Chaos, rng: random.Random) -> str | None:
     found = processes.raylets(child.process.pid) if child is not None and child.place == "local" else []
     if child is None or not found or not processes.send(found[0], signal.SIGKILL):
         return None
-    child.excused.add(_FAILED)
+    child.excused |= {_FAILED, 1}  # 1 is Ray's own end of the process, if it notices before the executor does
     return f"SIGKILL to the raylet of coordinator {child.number}"
 
 
