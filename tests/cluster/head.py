@@ -93,7 +93,7 @@ def _started(options: Sequence[str], variables: dict[str, str], log: Path) -> It
     with log.open("wb") as said:
         process = subprocess.Popen(command, env=environment(**_RAY, **variables), stdout=said, stderr=said)
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 240
             while "block forever" not in log.read_text():  # the last thing it says, when all is up
                 assert process.poll() is None and time.monotonic() < until, log.read_text()
                 time.sleep(0.1)
