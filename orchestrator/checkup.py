@@ -22,6 +22,7 @@ import numpy as np
 from orchestrator.environment import facts
 from orchestrator.errors import DatabaseError, HomeError, NoDatabaseError, OrchestratorError
 from orchestrator.jobs import database_of_node
+from orchestrator.run import artifacts_url
 from orchestrator.store import check_home, home_folder, open_store
 from orchestrator.store.engine import clock, make_engine, resolve_url, shown, sqlite_path, translated
 from orchestrator.store.filesystems import require_local_disk
@@ -69,14 +70,9 @@ def check_up(url: str | None) -> list[Finding]:
     """Look at this machine; nothing is created but probe files that are removed again."""
     found = [*_versions(), *_database(url), *_home(url)]
     try:
-        return [*found, *_artifacts(artifacts_url(url))]
+        return [*found, *_artifacts(artifacts_url(home_folder(url)))]
     except DatabaseError:  # is among the findings
         return found
-
-
-def artifacts_url(url: str | None) -> str:
-    """Where a run on this database keeps embeddings."""
-    return os.environ.get("ROADTEST_ARTIFACTS") or str(home_folder(url).resolve() / "artifacts")
 
 
 def _versions() -> Iterator[Finding]:
@@ -156,11 +152,7 @@ def _disk(folder: str, free: int, *, node: str | None = None) -> Finding:
 
 
 def _artifacts(url: str) -> Iterator[Finding]:
-    where = _existing(url)
-    wrote, error = _write_probe(where)
-    if wrote is not None:
-        error = _read_probe(where, *wrote)
-    _delete_probes(where, [wrote])
+    error = _tried(lambda: _store(_existing(url)).check())[1]
     detail = _public(url) if error is None else f"{_public(url)}: {error}"
     yield Finding(name="artefact store", ok=error is None, detail=detail)
 
@@ -261,7 +253,7 @@ def check_cluster(url: str | None, address: str, *, timeout: float) -> list[Find
     """
     from orchestrator import cluster
 
-    resolved, artifacts = resolve_url(url), _existing(artifacts_url(url))
+    resolved, artifacts = resolve_url(url), _existing(artifacts_url(home_folder(url)))
     database = None if sqlite_path(resolved) is not None else shown(resolved).replace(":***@", "@")
     cluster.connect(address, workers=None)
     answers = cluster.ask_every_node(partial(check_node, database, artifacts), timeout=timeout)

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 from orchestrator.contexts import build_context
 from orchestrator.errors import OrchestratorError, RunError
-from orchestrator.executors.base import Context, Death, Executor, Shard, ShardReport
+from orchestrator.executors.base import IN_FLIGHT, Context, Death, Executor, Shard, ShardReport
 from orchestrator.plan import Plan, PlannedUnit
 from orchestrator.queue import State, exit_code
 from orchestrator.repair import Repair
-from orchestrator.shards import IN_FLIGHT, Backlog, Claimed, Pace, context_name, label, measured_seconds
+from orchestrator.shards import Backlog, Claimed, Pace, context_name, label, measured_seconds
 from orchestrator.store import Session, Store, claims, guards, results
 from orchestrator.store.results import Finished
 from workers.units import EmbedUnit, UnitFailure

@@ -63,9 +63,9 @@ def load_plan(sweep: Sweep, *, home: Path) -> Plan:
     return plan_sweep(sweep, load_benchmarks(sweep, home=home, beside=sweep.folder), load_encoders(sweep.encoders))
 
 
-def artifacts_url(store: Store) -> str:
+def artifacts_url(home: Path) -> str:
     """Where embeddings live: ROADTEST_ARTIFACTS, any fsspec URL, else a folder of the home."""
-    return os.environ.get("ROADTEST_ARTIFACTS") or str(store.home.resolve() / "artifacts")
+    return os.environ.get("ROADTEST_ARTIFACTS") or str(home.resolve() / "artifacts")
 
 
 def run_plan(
@@ -105,7 +105,7 @@ def run_plan(
             plan=plan,
             sweep_id=sweep_id,
             executor=running,
-            artifacts=artifacts_url(store),
+            artifacts=artifacts_url(store.home),
             environment_id=environment_id,
             progress=progress,
             pace=pace or Pace(),

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.executors.base import IN_FLIGHT
 from orchestrator.plan import PlannedUnit
 from orchestrator.store import Session
 from workers.units import EvaluateUnit
@@ -48,8 +49,6 @@ class Claimed:
     alone: bool = False
 
 
-#: Shards that a worker has at a time: one computes, one waits.
-IN_FLIGHT = 2
 #: Times the expected duration that a shard may take beyond the timeout of one unit.
 PATIENCE = 10
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -53,11 +52,7 @@ def write_sweep(folder: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def running_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server of our own."""
-    with ExitStack() as stack:
-        try:
-            server = stack.enter_context(postgres.postgres_server())
-        except postgres.NoPostgresError as error:
-            pytest.skip(str(error))
+    with postgres.postgres_server() as server:
         yield server
 
 

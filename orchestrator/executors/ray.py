@@ -15,15 +15,13 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, Ra
 
 from orchestrator import cluster
 from orchestrator.errors import RunError, SweepError
-from orchestrator.executors.base import Context, Death, Shard, ShardReport, execute
+from orchestrator.executors.base import IN_FLIGHT, Context, Death, Shard, ShardReport, execute
 from orchestrator.executors.memory import limit_memory
 from orchestrator.sweep import Resources, StageResources
 from workers.units import UnitFailure
 
 log = logging.getLogger("roadtest.executor")
 
-#: Shards at an actor: one computes, one waits, so that it never idles.
-IN_FLIGHT = 2
 #: Seconds between two looks at the cluster's nodes.
 WATCH_SECONDS = 2.0
 #: Seconds between two complaints that no node is left.

@@ -25,7 +25,8 @@ import psycopg
 import pytest
 
 from tests.cluster.head import ray_head
-from tests.cluster.servers import free_port, postgres
+from tests.cluster.servers import postgres
+from tests.postgres import free_port
 from tests.runs import command, environment, select, write_sweep
 
 pytestmark = pytest.mark.slow

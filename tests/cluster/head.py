@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.cluster.servers import end, free_port
+from tests.cluster.servers import end
+from tests.postgres import free_port
 from tests.runs import environment
 
 #: Kept as it is given, while 127.0.0.1 becomes the address of an interface.
@@ -93,7 +94,7 @@ def _started(options: Sequence[str], variables: dict[str, str], log: Path) -> It
     with log.open("wb") as said:
         process = subprocess.Popen(command, env=environment(**_RAY, **variables), stdout=said, stderr=said)
         try:
-            until = time.monotonic() + 240
+            until = time.monotonic() + 60
             while "block forever" not in log.read_text():  # the last thing it says, when all is up
                 assert process.poll() is None and time.monotonic() < until, log.read_text()
                 time.sleep(0.1)

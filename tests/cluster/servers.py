@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+
+from tests.postgres import binaries, free_port, give_away
 
 BUCKET = "roadtest"
 
@@ -29,13 +28,6 @@ while True:
             raise
         time.sleep(0.05)
 """
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -95,15 +87,14 @@ def postgres(data: Path, *, password: str, address: str, port: int, inside: Sequ
 
     Yields:
         URL by the socket, which processes outside of the namespace reach too.
+
+    Raises:
+        NoPostgresError: There are no binaries, or no user that they run as.
     """
-    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))
-    drop = []
-    if os.geteuid() == 0:
-        shutil.chown(data, "postgres", "postgres")
-        drop = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
+    tools, drop = binaries(), give_away(data)
 
     def do(tool: str, *options: str, within: Sequence[str] = ()) -> None:
-        command = [*within, *drop, str(binaries / tool), "-D", str(data / "db"), *options]
+        command = [*within, *drop, str(tools / tool), "-D", str(data / "db"), *options]
         # No pipes: the server would hold them open.
         subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
 

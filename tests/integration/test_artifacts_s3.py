@@ -21,7 +21,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from tests.cluster.servers import BUCKET, free_port, s3_environment, s3_server
+from tests.cluster.servers import BUCKET, s3_environment, s3_server
+from tests.postgres import free_port
 from tests.runs import assert_same_results, deterministic, run, select, write_sweep
 from workers.artifacts import ArtifactStore
 from workers.embed import embedding_digest, run_embed

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,7 +18,8 @@ import psycopg
 import pytest
 
 from tests.cluster.head import Node, joined, ray_head
-from tests.cluster.servers import free_port, postgres
+from tests.cluster.servers import postgres
+from tests.postgres import free_port
 from tests.runs import (
     assert_same_results,
     command,
@@ -119,7 +121,7 @@ def jobs(cluster: Cluster, cwd: Path) -> dict[str, dict[str, Any]]:
 
 def until_claimed(inside: str) -> None:
     """Return when a unit is at work."""
-    until = time.monotonic() + 240
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
             if select(inside, "SELECT 1 FROM unit WHERE kind = 'evaluate' AND state = 'running'"):
@@ -168,11 +170,13 @@ def test_a_job_that_is_left_goes_on_and_one_that_is_stopped_hands_back(cluster: 
     watching = subprocess.Popen(
         command(*arguments, "--id", "left", "--wait"), cwd=tmp_path, env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell that started the tests in the background made them ignore it, and what they start inherits that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert watching.stdout is not None
     assert "Running entrypoint" in "".join(watching.stdout.readline() for _ in range(2))
     watching.send_signal(signal.SIGINT)
-    said = watching.communicate(timeout=240)[1]
+    said = watching.communicate(timeout=60)[1]
     assert watching.returncode == 3
     assert "already running" in said
     assert "jobs stop left" in said
