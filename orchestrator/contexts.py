@@ -26,8 +26,13 @@ def build_context(store: Store, planned: PlannedUnit, artifacts: str) -> tuple[C
         assert embedding is not None
         return EmbedContext(inputs=embedding.inputs.inputs, artifacts=artifacts), None
     benchmark = planned.evaluated.benchmark
-    # Texts and images stay behind: routers see rows.
-    light = replace(benchmark, texts=("",) * benchmark.n_queries, images=(None,) * benchmark.n_queries)
+    # Images, texts and other data stay behind where no router reads them.
+    light = replace(
+        benchmark,
+        texts=benchmark.texts if "text" in planned.data else ("",) * benchmark.n_queries,
+        images=(None,) * benchmark.n_queries,
+        extras={name: values for name, values in benchmark.extras.items() if name in planned.data},
+    )
     if embedding is None:
         return EvaluateContext(name=context_name(planned), benchmark=light), None
     digest = embedding.digest

@@ -175,7 +175,8 @@ def _skipped_splits(
 
     By each unit's own split: what is skipped must depend on nothing that is not in its key.
     """
-    missing = [need for need in router.cls.needs if not _offers(evaluated, need)]
+    needs = router.cls(**router.params).requirements()
+    missing = [need for need in needs if not evaluated.benchmark.offers(need)]
     if missing:
         return dict.fromkeys(range(sweep.seeds), f"needs {', '.join(missing)}")
     if router.cls.check is Router.check:
@@ -194,7 +195,3 @@ def _skipped_splits(
         except RouterError as error:
             refused[n] = str(error)
     return {seed: refused[n] for seed, n in enumerate(sizes) if n in refused}
-
-
-def _offers(evaluated: EvaluatedBenchmark, need: str) -> bool:
-    return need == "task" and any(evaluated.benchmark.tasks)

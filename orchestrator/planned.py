@@ -12,6 +12,7 @@ from typing import Any, Protocol, overload
 from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
 from orchestrator.keys import SpecFamily, text_digest, text_key
 from orchestrator.sweep import RouterEntry, Sweep
+from workers.benchmarks.base import Benchmark
 from workers.embed import BATCH_SCHEME, UniqueInputs, slice_bounds
 from workers.metrics.summary import VERSION as METRICS_VERSION
 from workers.routers.base import Router
@@ -52,6 +53,11 @@ class PlannedRouter:
     params: Mapping[str, Any]
     tuned: bool
 
+    def data(self, benchmark: Benchmark) -> tuple[str, ...]:
+        """What it reads of a benchmark beyond embeddings, scores, costs and tasks: `text` and names of extras."""
+        asked = dict.fromkeys((*self.cls(**self.params).requirements(), *self.cls.uses))
+        return tuple(name for name in asked if name != "task" and benchmark.offers(name))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class PlannedUnit:
@@ -70,6 +76,8 @@ class PlannedUnit:
     encoder: str | None = None
     router: str | None = None
     twin_of: str | None = None
+    #: What its router reads of the benchmark beyond embeddings, scores, costs and tasks.
+    data: tuple[str, ...] = ()
     #: Why it cannot be computed by definition.
     skipped: str | None = None
 
@@ -166,6 +174,7 @@ class EvaluateGroup:
         protocol = self.sweep.protocol.options()
         name = router.entry.name
         encoder = self.embedding.encoder.name if self.embedding else None
+        data = router.data(self.evaluated.benchmark)
         shown, twin_of = (f"{name} blind twin", name) if self.twin else (name, None)
 
         def make(split: int) -> PlannedUnit:
@@ -192,6 +201,7 @@ class EvaluateGroup:
                 encoder=encoder,
                 router=shown,
                 twin_of=twin_of,
+                data=data,
                 skipped=self.skipped.get(split),
             )
 
@@ -212,6 +222,7 @@ class EvaluateGroup:
         if self.formulation == "selection":  # it draws no frontier and resamples nothing
             options = {name: options[name] for name in ("cost_normalizer", "missing")}
         benchmark, embedding = self.evaluated.benchmark, self.embedding
+        extras = {n: benchmark.extra_digests[n] for n in self.router.data(benchmark) if n in benchmark.extras}
         return {
             "kind": "evaluate",
             "benchmark": benchmark.fingerprint,
@@ -226,6 +237,7 @@ class EvaluateGroup:
                 "params": self.router.params,
                 "tuning": tuning,
                 "twin": self.twin,
+                **({"data": extras} if extras else {}),
             },
             "formulation": self.formulation,
             "root_seed": self.sweep.root_seed,

@@ -178,9 +178,11 @@ def _family(planned: PlannedUnit) -> tuple[str, ...]:
 
 
 def context_name(planned: PlannedUnit) -> str:
-    """Name of the context that a unit's shard needs: benchmark and embedding, or the embedding alone."""
+    """Name of the context that a unit's shard needs: benchmark, embedding and data, or the embedding alone."""
     embedding = planned.embedding.digest if planned.embedding else "none"
-    return f"{planned.evaluated.benchmark.fingerprint}|{embedding}" if planned.evaluated else embedding
+    if planned.evaluated is None:
+        return embedding
+    return "|".join([planned.evaluated.benchmark.fingerprint, embedding, *planned.data])
 
 
 def _duration_key(planned: PlannedUnit) -> tuple[str, str, str]:

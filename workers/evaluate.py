@@ -17,7 +17,7 @@ from workers.errors import InputError, RouterError
 from workers.metrics.areas import Areas
 from workers.metrics.bootstrap import bootstrap_areas, multiplicities
 from workers.metrics.summary import Measured, both_areas, measure, measure_choices
-from workers.routers.base import Fitted, Mixture, Positions, Prediction, Router, Side, router_class
+from workers.routers.base import Calls, Fitted, Mixture, Positions, Prediction, Router, Side, router_class
 from workers.routers.baselines import BestSingle, ZeroRouter
 from workers.seeding import generator
 from workers.sides import Trial, blinded, cost_ratios, hidden, subset, tuning_trials, whole
@@ -186,6 +186,9 @@ class _Shard:
             raise RouterError(f"{where}it has no {unit.formulation} formulation, only {', '.join(cls.formulations)}.")
         if cls.needs_embedding and self.embedding is None:
             raise RouterError(f"{where}it needs an embedding; name an encoder.")
+        missing = [need for need in cls(**unit.params).requirements() if not self.benchmark.offers(need)]
+        if missing:
+            raise RouterError(f"{where}it needs {', '.join(missing)}, which this benchmark lacks.")
         if unit.twin:
             cls.check_twin()
 
@@ -228,7 +231,7 @@ class _Shard:
         scores, costs = ground.test.outcomes
         if unit.formulation == "utility":
             prediction = fitted[0].prediction
-            assert isinstance(prediction, Prediction | Mixture)
+            assert isinstance(prediction, Prediction | Mixture | Calls)
             return measure(
                 prediction=prediction,
                 scores=scores,
@@ -241,7 +244,7 @@ class _Shard:
             )
         choices: dict[str, Positions | Mixture] = {}
         for name, answer in zip(PREFERENCES, fitted, strict=True):
-            assert not isinstance(answer.prediction, Prediction)
+            assert not isinstance(answer.prediction, Prediction | Calls)
             choices[name] = answer.prediction
         return measure_choices(choices, scores=scores, costs=costs, models=self.models)
 

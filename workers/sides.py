@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from workers.benchmarks.base import Benchmark, Floats
+from workers.benchmarks.base import OUTCOME_EXTRAS, Benchmark, Floats
 from workers.routers.base import Positions, Side
 from workers.units import ProtocolOptions
 
@@ -41,6 +41,8 @@ def whole(benchmark: Benchmark, costs: Floats, embedding: npt.NDArray[np.float32
         models=benchmark.models,
         scores=benchmark.S,
         costs=costs,
+        texts=benchmark.texts if any(benchmark.texts) else None,
+        extras=benchmark.extras,
     )
 
 
@@ -55,12 +57,15 @@ def subset(side: Side, positions: Positions) -> Side:
         groups=side.groups[positions],
         scores=scores[positions],
         costs=costs[positions],
+        texts=None if side.texts is None else tuple(side.texts[i] for i in positions),
+        extras={name: values[positions] for name, values in side.extras.items()},
     )
 
 
 def hidden(side: Side) -> Side:
     """A side without its outcomes: what a router is asked to route."""
-    return replace(side, scores=None, costs=None)
+    shown = {name: values for name, values in side.extras.items() if name not in OUTCOME_EXTRAS}
+    return replace(side, scores=None, costs=None, extras=shown)
 
 
 def blinded(train: Side, rng: np.random.Generator) -> Side:

@@ -12,7 +12,7 @@ import numpy as np
 from workers.errors import RouterError
 from workers.metrics import selection
 from workers.metrics.summary import both_areas
-from workers.routers.base import FitJob, Fitted, Mixture, Prediction, Router
+from workers.routers.base import Calls, FitJob, Fitted, Mixture, Prediction, Router
 from workers.seeding import generator
 from workers.sides import Trial
 from workers.units import PREFERENCES, Formulation, ProtocolOptions
@@ -73,29 +73,59 @@ def fit_jobs(router: Router, trial: Trial, formulation: Formulation, root_seed: 
     ]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Option:
+    """One configuration at one of its stages, and what it scored on every trial and price."""
+
+    #: Position among the drawn configurations.
+    config: int
+    params: Mapping[str, Any]
+    scores: list[list[float]]
+
+    @property
+    def score(self) -> float:
+        """Mean over the trials."""
+        return float(np.mean([float(np.mean(prices)) for prices in self.scores]))
+
+
 def tune(tasks: Sequence[TuningTask]) -> list[Tuned]:
     """Tune several splits of one router class together, so that its family shares what can be shared.
+
+    A drawn configuration of a router with a `staged` parameter is stopped early: it counts with the stage that the
+    trials judge best, the same stage for all of them.
 
     Raises:
         RouterError: The router declares nothing to tune, or no query is left to judge by.
     """
+    options = [_options(task) for task in tasks]
     jobs: list[FitJob] = []
-    plans: list[tuple[list[dict[str, Any]], list[slice]]] = []
-    for task in tasks:
-        configs = _draw(task)
-        slices = []
-        for config in configs:
-            router = task.cls(**{**task.fixed, **config})
-            start = len(jobs)
-            for trial in task.trials:
-                jobs += fit_jobs(router, trial, task.formulation, task.root_seed, task.split)
-            slices.append(slice(start, len(jobs)))
-        plans.append((configs, slices))
-    fitted = list(tasks[0].cls.predict_many(jobs)) if jobs else []
-    return [
-        _choose(task, configs, [fitted[s] for s in slices])
-        for task, (configs, slices) in zip(tasks, plans, strict=True)
-    ]
+    places: list[tuple[int, Trial, list[float]]] = []
+    for number, task in enumerate(tasks):
+        for option in options[number]:
+            router = task.cls(**{**task.fixed, **option.params})
+            for trial, scores in zip(task.trials, option.scores, strict=True):
+                fits = fit_jobs(router, trial, task.formulation, task.root_seed, task.split)
+                jobs += fits
+                places += [(number, trial, scores)] * len(fits)
+    seconds = [0.0] * len(tasks)
+    # Scored as they come: all predictions of a large benchmark's grid together would not fit into memory.
+    answers = tasks[0].cls.predict_many(jobs) if jobs else iter(())
+    for job, (number, trial, scores), fitted in zip(jobs, places, answers, strict=True):
+        begin = perf_counter()
+        scores.append(_score(tasks[number], trial, job, fitted))
+        seconds[number] += fitted.fit_seconds + fitted.route_seconds + perf_counter() - begin
+    return [_choose(*each) for each in zip(tasks, options, seconds, strict=True)]
+
+
+def _options(task: TuningTask) -> list[_Option]:
+    staged = task.cls.staged
+    found = []
+    for number, config in enumerate(_draw(task)):
+        stages = [config]
+        if staged is not None and staged not in task.fixed:
+            stages = [{**config, staged: stage} for stage in task.cls.stages(config)]
+        found += [_Option(config=number, params=params, scores=[[] for _ in task.trials]) for params in stages]
+    return found
 
 
 def _draw(task: TuningTask) -> list[dict[str, Any]]:
@@ -125,37 +155,32 @@ def _draw(task: TuningTask) -> list[dict[str, Any]]:
     return distinct[:budget]
 
 
-def _choose(task: TuningTask, configs: list[dict[str, Any]], answers: list[list[Fitted]]) -> Tuned:
-    begin = perf_counter()
-    each = len(answers[0]) // len(task.trials)
-    scores = [
-        float(np.mean([_score(task, trial, fitted[i * each : (i + 1) * each]) for i, trial in enumerate(task.trials)]))
-        for fitted in answers
-    ]
+def _choose(task: TuningTask, options: Sequence[_Option], seconds: float) -> Tuned:
+    scores = [option.score for option in options]
     tied = [i for i, score in enumerate(scores) if score >= max(scores) - TIE]
-    best = min(tied, key=lambda i: (task.cls.simplicity(configs[i]), i))
+    best = min(tied, key=lambda i: (task.cls.simplicity(options[i].params), i))
+    of_config: dict[int, float] = {}
+    for option, score in zip(options, scores, strict=True):
+        of_config[option.config] = max(score, of_config.get(option.config, score))
     return Tuned(
-        router=task.cls(**{**task.fixed, **configs[best]}),
+        router=task.cls(**{**task.fixed, **options[best].params}),
         chosen={
-            "params": configs[best],
+            "params": dict(options[best].params),
             "criterion": CRITERIA[task.formulation],
             "folds": len(task.trials),
             "score": scores[best],
-            "scores": scores,
+            "scores": list(of_config.values()),
         },
-        seconds=sum(f.fit_seconds + f.route_seconds for fitted in answers for f in fitted) + perf_counter() - begin,
+        seconds=seconds,
     )
 
 
-def _score(task: TuningTask, trial: Trial, fitted: Sequence[Fitted]) -> float:
+def _score(task: TuningTask, trial: Trial, job: FitJob, fitted: Fitted) -> float:
     scores, costs = trial.held.outcomes
-    if task.formulation == "utility":
-        prediction = fitted[0].prediction
-        assert isinstance(prediction, Prediction | Mixture)
+    prediction = fitted.prediction
+    if job.price is None:
+        assert isinstance(prediction, Prediction | Mixture | Calls)
         return both_areas(prediction, scores, costs, task.options).auc_path
-    utilities = []
-    for answer, price in zip(fitted, PREFERENCES.values(), strict=True):
-        assert not isinstance(answer.prediction, Prediction)
-        chances = selection.probabilities(answer.prediction, scores.shape[1])
-        utilities.append(selection.utility(chances, scores, costs, price))
-    return float(np.mean(utilities))
+    assert not isinstance(prediction, Prediction | Calls)
+    chances = selection.probabilities(prediction, scores.shape[1])
+    return selection.utility(chances, scores, costs, job.price)

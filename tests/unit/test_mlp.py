@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from workers.routers.base import FitJob, mean_outcomes
+from workers.routers.base import mean_outcomes
 from workers.routers.labels import spread_labels
 from workers.routers.mlp import MLP
 
@@ -24,16 +24,17 @@ def filled(side):
 def beginning(fit, n):
     """The layers before the first step, and the minibatches that a job's stream gives after them."""
     stream = rng()
-    layers = fit(MLP(**{**SETTINGS, "epochs": 0}), stream).layers_
+    weights = fit(MLP(**{**SETTINGS, "epochs": 0}), stream).weights_
     orders = [stream.permutation(n) for _ in range(SETTINGS["epochs"])]
     size = SETTINGS["batch_size"]
-    return layers, [order[i : i + size] for order in orders for i in range(0, n - size + 1, size)]
+    return weights, [order[i : i + size] for order in orders for i in range(0, n - size + 1, size)]
 
 
-def network(layers, model):
+def network(weights, model):
     """A torch network with one model's weights."""
     linears = []
-    for weight, bias in zip(layers[::2], layers[1::2], strict=True):
+    for layer in range(3):
+        weight, bias = weights[f"weight{layer}"], weights[f"bias{layer}"]
         linear = torch.nn.Linear(weight.shape[1], weight.shape[2])
         linear.weight.data = torch.from_numpy(weight[model].T.copy())
         linear.bias.data = torch.from_numpy(bias[model, 0].copy())
@@ -105,27 +106,15 @@ def test_it_learns_what_a_linear_model_cannot(make_side):
 
 def test_layers_and_widths_are_as_asked(random_sides):
     train, _ = random_sides()
-    shapes = [layer.shape for layer in MLP(hidden=9, depth=4, epochs=0).fit(train, rng()).layers_[::2]]
-    assert shapes == [(4, 6, 9), (4, 9, 9), (4, 9, 9), (4, 9, 2)]
-    assert [layer.shape for layer in MLP(depth=1, epochs=1).fit(train, rng()).layers_] == [(4, 6, 2), (4, 1, 2)]
-
-
-def test_same_bits_alone_and_in_any_company(random_sides):
-    sides = [random_sides(n_train=n, dim=20, seed=n) for n in (50, 90, 130)]
-
-    def jobs():
-        return [
-            FitJob(router=MLP(epochs=2), train=train, queries=queries, rng=np.random.default_rng(i), price=price)
-            for i, (train, queries) in enumerate(sides)
-            for price in (None, 0.5)
-        ]
-
-    def bits(fitted):
-        answer = fitted.prediction
-        return answer.tobytes() if isinstance(answer, np.ndarray) else answer.scores.tobytes()
-
-    alone = [bits(next(MLP.predict_many([job]))) for job in jobs()]
-    assert [bits(fitted) for fitted in MLP.predict_many(jobs()[::-1])][::-1] == alone
+    weights = MLP(hidden=9, depth=4, epochs=3).fit(train, rng()).weights_
+    # Widths are rounded up to 16 with units that stay at zero.
+    assert [weights[f"weight{i}"].shape for i in range(4)] == [(4, 6, 16), (4, 16, 16), (4, 16, 16), (4, 16, 2)]
+    assert not weights["weight1"][:, 9:].any() and not weights["weight1"][:, :, 9:].any()
+    assert weights["weight1"][:, :9, :9].all() and not weights["bias0"][:, :, 9:].any()
+    assert {k: v.shape for k, v in MLP(depth=1, epochs=1).fit(train, rng()).weights_.items()} == {
+        "weight0": (4, 6, 2),
+        "bias0": (4, 1, 2),
+    }
 
 
 def test_the_number_of_torch_threads_changes_neither_the_bits_nor_the_setting(random_sides):
@@ -145,5 +134,5 @@ def test_the_number_of_torch_threads_changes_neither_the_bits_nor_the_setting(ra
 def test_candidates_hold_the_default_and_the_blind_limit():
     drawn = MLP.candidates(n_train=100, budget=20, fixed={}, rng=rng())
     assert len(drawn) == 20
-    assert drawn[0] == {key: MLP().params()[key] for key in MLP.tunables}
-    assert min(drawn, key=MLP.simplicity)["epochs"] == 0
+    assert drawn[0] == {**{key: MLP().params()[key] for key in MLP.tunables}, "epochs": MLP.most_epochs}
+    assert MLP.stages(drawn[0])[0] == 0 and MLP.stages(drawn[0])[-1] == MLP.most_epochs

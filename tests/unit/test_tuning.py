@@ -93,8 +93,8 @@ def test_what_is_fixed_stays(make_side):
     held = make_side(np.eye(4), np.tile([0.0, 1.0], (4, 1)), np.full((4, 2), 0.5))
     trial = Trial(train=held, held=held, queries=hidden(held))
     cls = router_class("mlp")
-    (tuned,) = tune([task(cls, (trial,), 4, fixed={"hidden": 5, "depth": 2, "batch_size": 4})])
-    assert (tuned.router.hidden, tuned.router.depth, tuned.router.batch_size) == (5, 2, 4)
+    (tuned,) = tune([task(cls, (trial,), 4, fixed={"hidden": 5, "depth": 2, "batch_size": 16})])
+    assert (tuned.router.hidden, tuned.router.depth, tuned.router.batch_size) == (5, 2, 16)
     assert set(tuned.chosen["params"]) == set(cls.tunables)
 
 

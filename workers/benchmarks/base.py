@@ -21,6 +21,18 @@ Floats = npt.NDArray[np.float64]
 #: Below this share of complete rows areas are refused (protocol 1, Missing values).
 ENOUGH_COMPLETE = 0.5
 
+#: Optional data of every query and model, that some routers need: name -> what it is.
+EXTRAS: Mapping[str, str] = {
+    "response": "the model's answer, text",
+    "confidence": "the model's own confidence in its answer, in [0, 1]",
+    "verifier": "confidence of a verifier in the model's answer, in [0, 1]",
+    "margin": "probability of the answer's first token minus that of the runner-up, in [0, 1]",
+    "input_tokens": "tokens of the prompt, as the model counts them",
+    "samples": "scores of repeated answers, whose mean is the score; a third axis",
+}
+#: Those that are outcomes themselves, hidden of queries to be routed.
+OUTCOME_EXTRAS = ("samples",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -69,6 +81,8 @@ class Benchmark:
     embedded: str = "prompt"
     #: Licence, source, caveats: shown, never computed with.
     meta: Mapping[str, Any] = field(default_factory=dict)
+    #: What there is of `EXTRAS`: `response` holds text or None, the others numbers or NaN. [n_queries, n_models, ...]
+    extras: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -86,6 +100,7 @@ class Benchmark:
         tasks: Sequence[str | None] | None = None,
         embedded: str = "prompt",
         meta: Mapping[str, Any] | None = None,
+        extras: Mapping[str, npt.NDArray[Any]] | None = None,
         where: str | None = None,
     ) -> Benchmark:
         """Sort, check and group.
@@ -103,6 +118,7 @@ class Benchmark:
             tasks: Default: all "". [n]
             embedded: The column that `texts` came from.
             meta: Licence, source, caveats.
+            extras: Optional data by their names in `EXTRAS`. [n, M, ...]
             where: File that messages name.
 
         Raises:
@@ -145,6 +161,12 @@ class Benchmark:
         if unobserved.all():
             raise BenchmarkError(f"{at}no cell has both a score and a cost; nothing is observed.")
         scores.flags.writeable = costs.flags.writeable = False
+        further = {}
+        for extra, values in (extras or {}).items():
+            if extra not in EXTRAS or values.shape[:2] != (n, m):
+                raise BenchmarkError(f"{at}{extra!r} {values.shape} is not one of {', '.join(EXTRAS)} as ({n}, {m}).")
+            further[extra] = values[np.ix_(rows, columns)]
+            further[extra].flags.writeable = False
         prompts_sorted = [prompts[i] or "" for i in rows]
         texts_sorted = prompts_sorted if texts is None else [texts[i] or "" for i in rows]
         images_sorted = tuple(images[i] for i in rows) if images is not None else (None,) * n
@@ -165,6 +187,7 @@ class Benchmark:
             C=costs,
             embedded=embedded,
             meta=dict(meta or {}),
+            extras=further,
         )
 
     @property
@@ -216,6 +239,16 @@ class Benchmark:
             digest.update(np.ascontiguousarray(clean, dtype="<f8").tobytes())
         digest.update(self.groups_digest.encode())
         return digest.hexdigest()
+
+    def offers(self, need: str) -> bool:
+        """Whether data that a router may need are there: `task`, `text` or one of `EXTRAS`."""
+        of_queries = {"task": self.tasks, "text": self.texts}
+        return any(of_queries[need]) if need in of_queries else need in self.extras
+
+    @cached_property
+    def extra_digests(self) -> Mapping[str, str]:
+        """sha256 of each of the extras: part of the keys of routers that read it, and of no others."""
+        return {name: _extra_digest(name, values) for name, values in self.extras.items()}
 
     def restrict(
         self,
@@ -279,6 +312,7 @@ class Benchmark:
         if np.isnan(S).all():
             raise BenchmarkError(f"{where}: the filters leave no observed cell.")
         S.flags.writeable = C.flags.writeable = False
+        extras = {name: values[np.ix_(rows, cols)] for name, values in self.extras.items()}
         return replace(
             self,
             name=name or self.name,
@@ -291,7 +325,20 @@ class Benchmark:
             models=tuple(self.models[j] for j in cols),
             S=S,
             C=C,
+            extras=extras,
         )
+
+
+def _extra_digest(name: str, values: npt.NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"roadtest-extra-1|{name}|{values.shape}\0".encode())
+    if values.dtype == object:
+        for value in values.ravel():
+            raw = b"" if value is None else b"\1" + value.encode("utf-8", "surrogatepass")
+            digest.update(len(raw).to_bytes(8, "little") + raw)
+    else:
+        clean = np.where(np.isnan(values), np.nan, values + 0.0)
+        digest.update(np.ascontiguousarray(clean, dtype="<f8").tobytes())
+    return digest.hexdigest()
 
 
 def _image_digest(image: str | bytes | None, at: str, query: str) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.benchmarks.base import Floats
-from workers.routers.base import Mixture, Positions, Prediction
+from workers.routers.base import Calls, Mixture, Positions, Prediction
 
 Lambda = Literal["exact", "grid"]
 
@@ -192,12 +192,37 @@ def mixture_walk(mixture: Mixture, scores: Floats, costs: Floats) -> Walk:
     )
 
 
-def walk(prediction: Prediction | Mixture, scores: Floats, costs: Floats, lambda_: Lambda = "exact") -> Walk:
-    """The walk that the protocol's option `lambda` asks for.
+def calls_walk(calls: Calls, scores: Floats, costs: Floats) -> Walk:
+    """The walk along a router's own settings, the dearest first; every query pays for every call.
 
     Raises:
         ValueError: Shapes differ or a value is not finite.
     """
+    check_finite(scores, costs, answers=calls.answers[0], called=calls.called[0])
+    if not (np.isfinite(calls.answers).all() and np.isfinite(calls.called).all()):
+        raise ValueError("answers and called must be finite")
+    s = np.einsum("knm,nm->kn", calls.answers, scores)
+    c = np.einsum("knm,nm->kn", calls.called, costs)
+    at, queries = np.nonzero((s[1:] != s[:-1]) | (c[1:] != c[:-1]))
+    return Walk(
+        first_costs=c[0],
+        first_scores=s[0],
+        queries=queries,
+        cost_steps=c[at + 1, queries] - c[at, queries],
+        score_steps=s[at + 1, queries] - s[at, queries],
+        ends=np.searchsorted(at, np.arange(len(s))),
+        prices=np.full(len(s), np.nan),
+    )
+
+
+def walk(prediction: Prediction | Mixture | Calls, scores: Floats, costs: Floats, lambda_: Lambda = "exact") -> Walk:
+    """The walk that the protocol's option `lambda` asks for; a router with settings of its own has only these.
+
+    Raises:
+        ValueError: Shapes differ or a value is not finite.
+    """
+    if isinstance(prediction, Calls):
+        return calls_walk(prediction, scores, costs)
     if isinstance(prediction, Mixture):
         return mixture_walk(prediction, scores, costs)
     return exact_walk(prediction, scores, costs) if lambda_ == "exact" else grid_walk(prediction, scores, costs)

@@ -33,8 +33,10 @@ def certain(mixture: Mixture) -> Positions | None:
     return mixture.probabilities.argmax(axis=1) if sure else None
 
 
-def utility(probabilities: Floats, scores: Floats, costs: Floats, price: float) -> float:
-    """100 x mean of score - price * cost of the chosen models."""
+def utility(probabilities: Floats, scores: Floats, costs: Floats, price: float, called: Floats | None = None) -> float:
+    """100 x mean of score - price * cost of the chosen models; with `called` [n, M] the cost of all calls counts."""
+    if called is not None:
+        return 100 * float((probabilities * scores - price * called * costs).sum(axis=1).mean())
     return 100 * float((probabilities * (scores - price * costs)).sum(axis=1).mean())
 
 

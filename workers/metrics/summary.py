@@ -11,7 +11,7 @@ from workers.benchmarks.base import Floats
 from workers.metrics import areas, frontier, selection
 from workers.metrics.areas import Areas, Hull
 from workers.metrics.frontier import Path, Walk
-from workers.routers.base import Mixture, Positions, Prediction
+from workers.routers.base import Calls, Mixture, Positions, Prediction
 from workers.units import PREFERENCES, FrontierPoint, ProtocolOptions
 
 #: Raise it when the same outcomes would give other metrics: part of every unit's key.
@@ -45,7 +45,9 @@ class Measured:
     walk: Walk | None = None
 
 
-def both_areas(prediction: Prediction | Mixture, scores: Floats, costs: Floats, options: ProtocolOptions) -> Areas:
+def both_areas(
+    prediction: Prediction | Mixture | Calls, scores: Floats, costs: Floats, options: ProtocolOptions
+) -> Areas:
     """`auc` and `auc_path` alone, for tuning and for the references that `measure` needs.
 
     Raises:
@@ -57,7 +59,7 @@ def both_areas(prediction: Prediction | Mixture, scores: Floats, costs: Floats, 
 
 def measure(
     *,
-    prediction: Prediction | Mixture,
+    prediction: Prediction | Mixture | Calls,
     scores: Floats,
     costs: Floats,
     models: Sequence[str],
@@ -97,7 +99,13 @@ def measure(
         areas.relative(auc, zero[0], oracle[0]),
     )
     metrics: dict[str, float | None] = dict(zip(FRONTIER_METRICS, values, strict=True))
-    if isinstance(prediction, Mixture):
+    decisions: Mapping[str, Positions] = {}
+    called: Mapping[str, Floats] | None = None
+    if isinstance(prediction, Calls):  # several models a query: no single one to store as the decision
+        settings = {name: prediction.setting(price) for name, price in PREFERENCES.items()}
+        chances = {name: prediction.answers[k] for name, k in settings.items()}
+        called = {name: prediction.called[k] for name, k in settings.items()}
+    elif isinstance(prediction, Mixture):
         chances = dict.fromkeys(PREFERENCES, prediction.probabilities)
         sure = selection.certain(prediction)
         decisions = {} if sure is None else dict.fromkeys(PREFERENCES, sure)
@@ -105,7 +113,7 @@ def measure(
         decisions = {name: frontier.choose(prediction, price) for name, price in PREFERENCES.items()}
         chances = {name: selection.one_hot(choices, len(models)) for name, choices in decisions.items()}
     return Measured(
-        metrics=metrics | _selection_metrics(chances, scores, costs, models),
+        metrics=metrics | _selection_metrics(chances, scores, costs, models, called),
         frontier=_stored_points(path, hull),
         decisions=decisions,
         walk=walk,
@@ -136,13 +144,27 @@ def measure_choices(
 
 
 def _selection_metrics(
-    chances: Mapping[str, Floats], scores: Floats, costs: Floats, models: Sequence[str]
+    chances: Mapping[str, Floats],
+    scores: Floats,
+    costs: Floats,
+    models: Sequence[str],
+    called: Mapping[str, Floats] | None = None,
 ) -> dict[str, float | None]:
-    """Utility, entropy, optimal rate and shares at every preference. `chances`: [n, M] each."""
+    """Utility, entropy, optimal rate and shares at every preference.
+
+    Args:
+        chances: Probability that each model answers. [n, M] each
+        scores: [n, M]
+        costs: [n, M]
+        models: Names. [M]
+        called: Expected calls, where they are not the answers. [n, M] each
+    """
     if len(models) != scores.shape[1]:
         raise ValueError(f"{len(models)} names for {scores.shape[1]} models")
     metrics: dict[str, float | None] = {
-        f"utility_{name.replace('-', '_')}": selection.utility(chances[name], scores, costs, price)
+        f"utility_{name.replace('-', '_')}": selection.utility(
+            chances[name], scores, costs, price, called[name] if called else None
+        )
         for name, price in PREFERENCES.items()
     }
     metrics["utility_mean"] = float(np.mean(list(metrics.values())))

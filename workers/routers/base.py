@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from time import perf_counter
 from typing import Any, ClassVar, Self
@@ -38,6 +38,11 @@ class Side:
     scores: Floats | None = None
     #: Costs in units of c_ref, NaN exactly where scores are. [n, M]
     costs: Floats | None = None
+    #: The text that encoders see, of routers that declare `text`; else None. [n]
+    texts: tuple[str, ...] | None = None
+    #: Data that the router declares beyond embeddings, scores and costs, by name (`workers.benchmarks.base.EXTRAS`).
+    #: A side to be routed has what calling the models shows (answers, confidences), not their `samples`. [n, M, ...]
+    extras: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -71,6 +76,16 @@ class Side:
             raise RouterError("this router reads the outcomes of the queries that it routes; only references may.")
         return self.scores, self.costs
 
+    def extra(self, name: str) -> npt.NDArray[Any]:
+        """Declared data of every query and model. [n, M, ...].
+
+        Raises:
+            RouterError: The router declares it neither in `needs` nor in `uses`, or this side hides it.
+        """
+        if name not in self.extras:
+            raise RouterError(f"this router reads {name!r} of a side that lacks it; declare it in `needs`.")
+        return self.extras[name]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
@@ -85,6 +100,28 @@ class Mixture:
     """A router without a price of cost: probabilities of choosing each model, rows sum to 1. [n, M]."""
 
     probabilities: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calls:
+    """A router that may call several models for one query: what it does at each of its own settings.
+
+    Settings are ordered as a price of cost that rises would take them, the dearest first. The frontier is drawn by
+    them alone; a query pays for every call.
+    """
+
+    #: Probability that each model's answer is the one given; rows sum to 1. [K, n, M]
+    answers: Floats
+    #: Expected number of calls of each model. [K, n, M]
+    called: Floats
+    #: Mean score and cost of each setting on the training side: what a price of cost chooses a setting by. Both [K].
+    train_scores: Floats
+    train_costs: Floats
+
+    def setting(self, price: float) -> int:
+        """The setting of the highest training utility at a price of cost; ties to the cheaper, then the earlier."""
+        utilities = self.train_scores - price * self.train_costs
+        return int(np.where(utilities == utilities.max(), self.train_costs, np.inf).argmin())
 
 
 #: Score and cost assumed of a model that a training side never observed: nobody should choose it.
@@ -120,8 +157,13 @@ class Router:
     source: ClassVar[str] = ""
     formulations: ClassVar[tuple[str, ...]] = ("utility",)
     needs_embedding: ClassVar[bool] = True
-    #: Data beyond embeddings, scores and costs: `task`, ...
+    #: Data beyond embeddings, scores and costs: `task`, `text` or names of `workers.benchmarks.base.EXTRAS`. A unit
+    #: whose benchmark lacks one is skipped with that reason.
     needs: ClassVar[tuple[str, ...]] = ()
+    #: Such data that it reads where a benchmark has them, and does without elsewhere.
+    uses: ClassVar[tuple[str, ...]] = ()
+    #: Learns from the models that it chose alone, one query after the other.
+    online: ClassVar[bool] = False
     #: Reads test outcomes by definition: a reference, kept out of verdicts.
     privileged: ClassVar[bool] = False
     #: Predicts the same for every query.
@@ -130,6 +172,10 @@ class Router:
     tunables: ClassVar[tuple[str, ...]] = ()
     #: Whether it is tuned when a sweep file fixes none of the tunables.
     tuned_by_default: ClassVar[bool] = True
+
+    #: Parameter of which one fit can show all smaller values, such as epochs; tuning then stops every configuration
+    #: early, at the best of its `stages`.
+    staged: ClassVar[str | None] = None
 
     def params(self) -> dict[str, Any]:
         """Constructor parameters and their values."""
@@ -141,6 +187,10 @@ class Router:
         Raises:
             RouterError: With the reason, such as k above n_train.
         """
+
+    def requirements(self) -> tuple[str, ...]:
+        """The data that these parameters need; a family whose variants need different data overrides it."""
+        return self.needs
 
     @classmethod
     def space(cls) -> Mapping[str, Any]:
@@ -160,6 +210,11 @@ class Router:
             rng: Stream that depends on the router's name and the split.
         """
         raise NotImplementedError(f"{cls.__name__} declares tunables, so it must draw candidates")
+
+    @classmethod
+    def stages(cls, config: Mapping[str, Any]) -> list[int]:
+        """Values of the `staged` parameter that tuning tries of a drawn configuration, ascending."""
+        return [0] if cls.staged is None else [int(config[cls.staged])]
 
     @classmethod
     def simplicity(cls, params: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -183,8 +238,8 @@ class Router:
         """Learn from a training side (utility formulation)."""
         raise NotImplementedError(f"{self.name} has no utility formulation")
 
-    def predict(self, queries: Side) -> Prediction | Mixture:
-        """Predict scores and costs of every model. [n, M]."""
+    def predict(self, queries: Side) -> Prediction | Mixture | Calls:
+        """Predict scores and costs of every model [n, M], or what is called at each of the router's settings."""
         raise NotImplementedError(f"{self.name} has no utility formulation")
 
     def fit_selector(self, train: Side, price: float, rng: np.random.Generator) -> Self:
@@ -195,10 +250,29 @@ class Router:
         """Name a model for every query ([n]), or give the probabilities of choosing each."""
         raise NotImplementedError(f"{self.name} has no selection formulation")
 
+    def partial_fit(self, more: Side, rng: np.random.Generator) -> Self:
+        """Learn from more labelled queries without fitting anew (utility formulation).
+
+        Args:
+            more: Queries that no earlier fit saw, with outcomes of the same models.
+            rng: Stream.
+        """
+        raise NotImplementedError(f"{self.name} cannot take more labelled queries in; fit it anew")
+
+    def add_model(self, labelled: Side, rng: np.random.Generator) -> Self:
+        """Take one more candidate model in without fitting anew (utility formulation).
+
+        Args:
+            labelled: Queries on which the new model was tried; its models are the old ones and the new one, in
+                canonical order. What the old models did there may be unobserved.
+            rng: Stream.
+        """
+        raise NotImplementedError(f"{self.name} cannot take a model in; fit it anew")
+
     @property
     def n_bytes(self) -> int:
         """Bytes that the fitted router must keep to route: the arrays of its fitted state (names ending in `_`)."""
-        return sum(v.nbytes for k, v in vars(self).items() if k.endswith("_") and isinstance(v, np.ndarray))
+        return sum(_bytes_of(value) for key, value in vars(self).items() if key.endswith("_"))
 
     @classmethod
     def predict_many(cls, jobs: Sequence[FitJob]) -> Iterator[Fitted]:
@@ -217,6 +291,19 @@ class Router:
                 route_seconds=perf_counter() - fitted,
                 n_bytes=router.n_bytes,
             )
+
+
+def _bytes_of(value: object) -> int:
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        return sum(map(_bytes_of, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_bytes_of, value))
+    if isinstance(value, Side):
+        own = value.n * int(value.embeddings[0].nbytes) if value.matrix is not None else 0
+        return own + _bytes_of([value.scores, value.costs, dict(value.extras)])
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -242,7 +329,7 @@ class Fitted:
     """What a job gave."""
 
     #: Of a job with a price: the model named for every query [n], or probabilities.
-    prediction: Prediction | Mixture | Positions
+    prediction: Prediction | Mixture | Calls | Positions
     fit_seconds: float
     route_seconds: float
     n_bytes: int

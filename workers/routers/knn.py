@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from workers.benchmarks.base import Floats
 from workers.errors import RouterError
-from workers.routers.base import FitJob, Fitted, Mixture, Positions, Prediction, Router, Side, mean_outcomes
+from workers.routers.base import Calls, FitJob, Fitted, Mixture, Positions, Prediction, Router, Side, mean_outcomes
 from workers.routers.labels import most_voted, spread_labels
 from workers.routers.neighbours import Search, Similarity, nearest
 
@@ -134,7 +134,7 @@ class KNN(Router):
         """Bytes of the training side's embeddings and outcomes."""
         return _n_bytes(self.train_)
 
-    def _answer(self, queries: Side) -> Prediction | Mixture | Positions:
+    def _answer(self, queries: Side) -> Prediction | Mixture | Calls | Positions:
         job = FitJob(router=self, train=self.train_, queries=queries, rng=np.random.default_rng(0), price=self.price_)
         return next(type(self).predict_many([job])).prediction
 

@@ -41,3 +41,14 @@ def most_voted(votes: Floats, mean_costs: Floats) -> npt.NDArray[np.int64]:
     tied = votes >= votes.max(axis=1, keepdims=True) - TIE
     models: npt.NDArray[np.int64] = np.where(tied, mean_costs, np.inf).argmin(axis=1)
     return models
+
+
+def most_probable(logits: Floats, mean_costs: Floats) -> npt.NDArray[np.int64]:
+    """The model of the largest softmax in each row; ties as in `most_voted`. [n].
+
+    Args:
+        logits: [n, M]
+        mean_costs: Mean training cost of every model. [M]
+    """
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return most_voted(odds / odds.sum(axis=1, keepdims=True), mean_costs)

@@ -13,7 +13,7 @@ import numpy as np
 from workers.benchmarks.base import Floats
 from workers.errors import RouterError
 from workers.routers.base import NEVER_OBSERVED, FitJob, Fitted, Positions, Prediction, Router, Side, mean_outcomes
-from workers.routers.labels import most_voted, spread_labels
+from workers.routers.labels import most_probable, spread_labels
 
 Penalty = float | Literal["infinite"]
 
@@ -126,8 +126,7 @@ class Linear(Router):
     def select(self, queries: Side) -> Positions:
         """The most probable model. [n]."""
         logits = queries.X.astype(np.float64) @ self.coefficients_ + self.intercepts_
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return most_voted(odds / odds.sum(axis=1, keepdims=True), self.mean_costs_)
+        return most_probable(logits, self.mean_costs_)
 
 
 def _number(penalty: Penalty) -> float:

@@ -54,8 +54,9 @@ def nearest(searches: Sequence[Search]) -> Iterator[Neighbours]:
     """
     spaces: dict[tuple[object, ...], list[int]] = {}
     for i, search in enumerate(searches):
-        shared = search.similarity == "cosine"
-        key = (id(search.train.matrix),) if shared else (search.similarity, id(search.train), id(search.queries))
+        key: tuple[object, ...] = (search.similarity, id(search.train), id(search.queries))
+        if search.similarity == "cosine":
+            key = (id(search.train.matrix), id(search.queries.matrix))
         spaces.setdefault(key, []).append(i)
     for members in spaces.values():
         yield from _search_space(searches, members)
@@ -64,7 +65,7 @@ def nearest(searches: Sequence[Search]) -> Iterator[Neighbours]:
 def _search_space(searches: Sequence[Search], members: Sequence[int]) -> Iterator[Neighbours]:
     first = searches[members[0]]
     if first.similarity == "cosine":
-        left = right = first.train.embeddings
+        left, right = first.queries.embeddings, first.train.embeddings
     else:
         left, right = _transformed(first.similarity, first.train.X, first.queries.X)
     places = [_places(searches[i]) for i in members]
