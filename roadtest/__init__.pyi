@@ -3,13 +3,17 @@ from orchestrator.run import RunSummary
 from orchestrator.sweep import Sweep
 from workers.benchmarks.base import Benchmark, Model
 from workers.benchmarks.base import Source as BenchmarkSource
+from workers.check import check_router
+from workers.deployed import Deployed
 from workers.encoders.base import Encoder, Input
 from workers.errors import RouterError
-from workers.routers.base import Mixture, Prediction, Router, Side, mean_outcomes
+from workers.routers.base import Calls, Mixture, Prediction, Router, Side, mean_outcomes
 
 __all__ = [
     "Benchmark",
     "BenchmarkSource",
+    "Calls",
+    "Deployed",
     "Encoder",
     "Input",
     "Mixture",
@@ -20,6 +24,7 @@ __all__ = [
     "RunSummary",
     "Side",
     "Sweep",
+    "check_router",
     "compare",
     "leaderboard",
     "mean_outcomes",

@@ -151,12 +151,7 @@ def embed_slice(unit: EmbedUnit, inputs: Sequence[Input], store: ArtifactStore) 
             f"encoder {unit.encoder!r}: this worker's weights or version differ from those that were planned; "
             "install the same packages and models on every node."
         )
-    with threadpool_limits(limits=1):
-        batches = [_encode_batch(encoder, inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
-    widths = {batch.shape[1] for batch in batches}
-    if len(widths) != 1:
-        raise EncoderError(f"encoder {unit.encoder!r} gave rows of different lengths: {sorted(widths)}.")
-    rows = np.concatenate(batches)
+    rows = encode_inputs(encoder, inputs)
     manifest = {"recipe": recipe, "batches": BATCH_SCHEME, "start": unit.start, "stop": unit.stop}
     url, sha256, n_bytes = store.write(slice_name(unit.embedding, unit.start, unit.stop), rows, manifest)
     return EmbedResult(
@@ -168,6 +163,20 @@ def embed_slice(unit: EmbedUnit, inputs: Sequence[Input], store: ArtifactStore) 
         n_bytes=n_bytes,
         seconds=perf_counter() - begin,
     )
+
+
+def encode_inputs(encoder: Encoder, inputs: Sequence[Input]) -> npt.NDArray[np.float32]:
+    """Embed inputs in whole batches on one thread; rows of length 1 (a zero row stays zero). [len(inputs), d].
+
+    Raises:
+        EncoderError: The encoder cannot embed an input.
+    """
+    with threadpool_limits(limits=1):
+        batches = [_encode_batch(encoder, inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
+    widths = {batch.shape[1] for batch in batches}
+    if len(widths) != 1:
+        raise EncoderError(f"encoder {encoder.name!r} gave rows of different lengths: {sorted(widths)}.")
+    return np.concatenate(batches)
 
 
 def _encode_batch(encoder: Encoder, batch: Sequence[Input]) -> npt.NDArray[np.float32]:

@@ -112,6 +112,14 @@ class TrainedRouter(Router, ABC):
         """Random numbers of one step of one member, such as masks, by name."""
         return {}
 
+    def finish(self, train: Side) -> None:
+        """Keep what follows from the final weights, such as a calibration; most families need nothing.
+
+        Args:
+            train: Training side.
+        """
+        return None
+
     def signature(self) -> Hashable:
         """Parameters in which all members of one batched model must agree; default: all but those of the optimiser."""
         optimiser = ("learning_rate", "weight_decay", "epochs", "batch_size")
@@ -315,7 +323,9 @@ def _hand_out(group: _Group, i: int, member: _Member, jobs: Sequence[FitJob], re
         assert isinstance(router, TrainedRouter)
         vars(router).update(fitted)
         router.weights_ = weights
-        receive(job, router, member.seconds / len(asked))
+        begin = perf_counter()
+        router.finish(member.train)
+        receive(job, router, member.seconds / len(asked) + perf_counter() - begin)
     member.seconds = 0.0
 
 

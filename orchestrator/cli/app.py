@@ -36,5 +36,6 @@ for _module in (run, jobs, read, units):
 app.add_typer(catalog.benchmarks, name="benchmarks")
 app.add_typer(catalog.encoders, name="encoders")
 app.add_typer(catalog.routers, name="routers")
+app.command()(catalog.route)
 app.add_typer(database.app, name="db")
 doctor.add_to(app)

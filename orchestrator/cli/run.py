@@ -48,6 +48,7 @@ def plan(
     from orchestrator.cli.output import print_rows
     from orchestrator.errors import NoDatabaseError
     from orchestrator.explain import explain_all
+    from orchestrator.reports.words import skipped_lines
     from orchestrator.run import load_plan
     from orchestrator.store import home_folder, open_store
     from orchestrator.sweep import Sweep
@@ -76,12 +77,21 @@ def plan(
             )
             print_rows(rows, as_json=as_json)
             return
-        numbers = Counter((unit.kind, name) for unit, name, _ in reasons)
+        numbers: Counter[tuple[str, str]] = Counter()
+        left_out: Counter[tuple[str | None, str | None, str]] = Counter()
+        for unit, name, sentence in reasons:
+            numbers[unit.kind, name] += 1
+            if name == "skipped":
+                left_out[unit.router, unit.evaluated.name if unit.evaluated else None, sentence] += 1
     print_rows(
         [{"kind": kind, "state": name, "units": n} for (kind, name), n in sorted(numbers.items())],
         as_json=as_json,
         title=None if as_json else f"sweep {planned.sweep.name}: {len(planned.units)} units",
     )
+    if not as_json:
+        keys = ("router", "benchmark", "reason")
+        for line in skipped_lines([dict(zip(keys, place, strict=True)) | {"n": n} for place, n in left_out.items()]):
+            typer.echo(line)
 
 
 def run(

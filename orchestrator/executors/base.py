@@ -58,12 +58,20 @@ class EvaluateContext:
     rows: npt.NDArray[np.int64] | None = None
     artifacts: str = ""
 
+    def embedding(self) -> npt.NDArray[np.float32] | None:
+        """Rows of the benchmark's queries, None where there is no embedding. [n_queries, d].
+
+        Raises:
+            ArtifactError: A slice is missing or damaged.
+        """
+        return _EMBEDDINGS.get(self)
+
     def compute(self, units: Sequence[Unit]) -> Sequence[UnitOutcome]:
         """Evaluate them together."""
         from workers.evaluate import run_evaluate
 
         try:
-            embedding = _EMBEDDINGS.get(self)
+            embedding = self.embedding()
         except ArtifactError as error:
             trace = traceback.format_exc()
             return [UnitFailure(key=unit.key, kind="artifact", message=str(error), traceback=trace) for unit in units]

@@ -46,7 +46,8 @@ def render(sweep: Mapping[str, Any], results: pd.DataFrame, frontier: pd.DataFra
 
     Args:
         sweep: `name`, `spec` (the sweep file as a dict), `reference` (display name or None), `margin` (points),
-            `created_at`, `environments` (one dict per environment), `url_shown` (database, without a password).
+            `created_at`, `environments` (one dict per environment), `url_shown` (database, without a password),
+            `skipped` (what was not computed, with the reason).
         results: The view `results`.
         frontier: The view `frontier`.
         models: Columns benchmark, model, mean_cost (USD), mean_score, family; `c_ref` where cost 1 is not the largest
@@ -74,6 +75,7 @@ def render(sweep: Mapping[str, Any], results: pd.DataFrame, frontier: pd.DataFra
         environments=[list(_facts(environment)) for environment in sweep.get("environments") or ()],
         spec=yaml.safe_dump(sweep.get("spec") or {}, sort_keys=False, allow_unicode=True),
         protocol=list(_facts((sweep.get("spec") or {}).get("protocol") or {})),
+        skipped=words.skipped_lines(sweep.get("skipped") or ()),
         seeds=sorted(int(seed) for seed in results["seed"].unique()),
         n_results=len(results),
         metric_titles=METRIC_TITLES,

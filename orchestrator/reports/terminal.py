@@ -17,7 +17,7 @@ from orchestrator.analysis.comparisons import Comparison
 from orchestrator.analysis.sentences import comparison_sentence, points
 from orchestrator.analysis.verdicts import Kind
 from orchestrator.reports.content import METRIC_TITLES, PanelContent, assemble
-from orchestrator.reports.words import GLYPHS, NOTHING, difference, interval, number, p, spread
+from orchestrator.reports.words import GLYPHS, NOTHING, difference, interval, number, p, skipped_lines, spread
 
 _STYLES = {Kind.BETTER: "bold blue", Kind.WORSE: "yellow", Kind.EQUIVALENT: "cyan"}
 
@@ -41,6 +41,8 @@ def print_report(console: Console, sweep: Mapping[str, Any], results: pd.DataFra
             console.print(comparison_table(panel))
         elif panel.is_full and content.reference and not panel.has_reference:
             console.print(Text(f"{content.reference} has no result here, so nothing is compared with it."))
+    for line in skipped_lines(sweep.get("skipped") or ()):
+        console.print(Padding(Text(line, style="dim"), (0, 1)))
     console.print()
     console.print(Padding(Text(content.sentence, style="bold"), (0, 1)))
 

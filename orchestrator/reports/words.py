@@ -71,3 +71,18 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def skipped_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was not computed by definition, a line per router, benchmark and reason.
+
+    Args:
+        rows: `benchmark, encoder, router, reason, n` of the skipped units.
+    """
+    units: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        units[row["router"], row["benchmark"], row["reason"]] += row["n"]
+    return [
+        f"{router} on {benchmark}: skipped, {reason} ({n} unit{'' if n == 1 else 's'})"
+        for (router, benchmark, reason), n in units.items()
+    ]

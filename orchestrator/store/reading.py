@@ -47,7 +47,7 @@ def find_sweep(session: Session, name: str | None) -> str:
 
 
 def sweep_facts(session: Session, name: str, shown: str) -> dict[str, Any]:
-    """A sweep with its specification and the environments that computed it."""
+    """A sweep with its specification, the environments that computed it, and what was skipped, with the reason."""
     row = session.rows(
         "SELECT id, name, spec, reference, margin, created_at, updated_at FROM sweep WHERE name = :n", n=name
     )[0]
@@ -60,12 +60,19 @@ def sweep_facts(session: Session, name: str, shown: str) -> dict[str, Any]:
             s=row["id"],
         )
     ]
+    skipped = session.rows(
+        """SELECT su.benchmark, su.encoder, su.router, u.reason, count(*) AS n
+           FROM sweep_unit su JOIN unit u ON u.id = su.unit_id WHERE su.sweep_id = :s AND u.state = 'skipped'
+           GROUP BY su.benchmark, su.encoder, su.router, u.reason ORDER BY min(su.position)""",
+        s=row["id"],
+    )
     moment = datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {
         **row,
         "spec": json.loads(row["spec"]),
         "created_at": moment,
         "environments": environments,
+        "skipped": [dict(found) for found in skipped],
         "url_shown": shown,
     }
 

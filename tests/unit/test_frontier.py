@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from workers.metrics import frontier
-from workers.routers.base import Mixture, Prediction
+from workers.metrics.frontier import walk
+from workers.routers.base import Calls, Mixture, Prediction
 
 
 def predicted(scores: npt.ArrayLike, costs: npt.ArrayLike) -> Prediction:
@@ -201,3 +204,40 @@ def test_shapes_must_agree() -> None:
         frontier.mixture_walk(Mixture(probabilities=np.ones((0, 2))), np.ones((0, 2)), np.ones((0, 2)))
     with pytest.raises(ValueError, match="probabilities of query 0, model 0 is nan"):
         frontier.mixture_walk(Mixture(probabilities=np.full((4, 2), np.nan)), two, two)
+
+
+def test_calls_pay_for_every_call_and_walk_along_their_own_settings() -> None:
+    """Two models; setting 0 always calls both, setting 1 calls the second for the second query alone, 2 never."""
+    scores, costs = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[0.1, 0.5], [0.2, 1.0]])
+    answers = np.array([[[0, 1], [0, 1]], [[1, 0], [0, 1]], [[1, 0], [1, 0]]], dtype=float)
+    called = np.array([[[1, 1], [1, 1]], [[1, 0], [1, 1]], [[1, 0], [1, 0]]], dtype=float)
+    calls = Calls(
+        answers=answers, called=called, train_scores=np.array([0.5, 0.9, 0.4]), train_costs=np.arange(3.0)[::-1]
+    )
+    path = walk(calls, scores, costs).path()
+    assert path.costs == pytest.approx([(0.6 + 1.2) / 2, (0.1 + 1.2) / 2, (0.1 + 0.2) / 2])
+    assert path.scores == pytest.approx([0.5, 1.0, 0.5])
+    assert np.isnan(path.prices).all()
+    assert [calls.setting(price) for price in (0.0, 0.1, 1.0)] == [1, 1, 2]
+
+
+def test_a_bootstrap_of_calls_is_the_path_of_the_resampled_queries() -> None:
+    rng = np.random.default_rng(3)
+    answers = rng.dirichlet(np.ones(3), size=(5, 20))
+    called = answers + rng.random((5, 20, 3))
+    scores, costs = rng.random((20, 3)), rng.random((20, 3))
+    calls = Calls(answers=answers, called=called, train_scores=np.zeros(5), train_costs=np.arange(5.0))
+    draw = rng.integers(0, 3, size=20)
+    found = walk(calls, scores, costs).resampled(draw[None])
+    rows = np.repeat(np.arange(20), draw)
+    again = replace(calls, answers=answers[:, rows], called=called[:, rows])
+    path = walk(again, scores[rows], costs[rows]).path()
+    assert found[0][0] == pytest.approx(path.costs) and found[1][0] == pytest.approx(path.scores)
+
+
+def test_calls_that_are_not_finite_are_refused() -> None:
+    calls = Calls(
+        answers=np.full((2, 1, 1), np.nan), called=np.ones((2, 1, 1)), train_scores=np.ones(2), train_costs=np.ones(2)
+    )
+    with pytest.raises(ValueError, match="answers"):
+        walk(calls, np.ones((1, 1)), np.ones((1, 1)))

@@ -173,3 +173,44 @@ def test_the_real_files() -> None:
     prompts = dict(zip(raw.sample_id, raw.prompt.map(lambda cell: ast.literal_eval(cell)[0]), strict=True))
     assert b.texts == tuple(prompts[query] for query in b.queries)
     assert len(b.source_groups) == len(set(prompts.values()))
+
+
+def response(model: str) -> str:
+    return f"{model}|model_response"
+
+
+def test_answers_belong_to_the_observed_score_of_their_row(tmp_path: Path) -> None:
+    rows = [
+        row("s", "", 9.0, 1.0, 0.5, **{response(A): "['not this']", response(B): "['b of s\\n']"}),
+        row("s", 0.5, 2.0, "", 8.0, **{response(A): "['a of s', 'second turn']", response(B): "['nor this']"}),
+        row("t", 1, 1, 0, 1, **{response(A): "plain", response(B): "['']"}),
+        row("u", 1, 1, "", 1, **{response(A): "", response(B): "['unscored']"}),
+    ]
+    for i, order in enumerate((rows, rows[::-1])):
+        b = load_benchmark("rb", path=write(tmp_path / f"{i}.csv", order))
+        assert [model.name for model in b.models] == [B, A]
+        expected = [["b of s\n", "a of s\nsecond turn"], ["", "plain"], [None, None]]
+        assert b.extras["response"].tolist() == expected
+
+
+def test_of_two_answers_with_one_score_the_first_by_code_points_is_kept(tmp_path: Path) -> None:
+    rows = [row("s", 1, 2, **{response(A): "['z']"}), row("s", 1, 2, **{response(A): "['a']"})]
+    for i, order in enumerate((rows, rows[::-1])):
+        assert load_benchmark("rb", path=write(tmp_path / f"{i}.csv", order)).extras["response"][0, 1] == "a"
+
+
+def test_without_answers_there_are_no_extras(tmp_path: Path) -> None:
+    path = write(tmp_path / "rb.csv", [row("s", 1, 1, 1, 1)], without=(response(A),))
+    assert load_benchmark("rb", path=path).extras == {}
+
+
+@needs_shared
+def test_the_real_answers() -> None:
+    import pandas as pd
+
+    b = load_benchmark("routerbench", path=RAW)
+    raw = pd.concat([pd.read_csv(path) for path in sorted(RAW.glob("*.csv"))], ignore_index=True)
+    models = [model.name for model in b.models]
+    cells = raw[[response(model) for model in models]].set_axis(models, axis=1).where(raw[models].notna())
+    merged = cells.groupby(raw.sample_id).first().loc[list(b.queries), models]
+    assert b.extras["response"].tolist() == merged.map(lambda cell: ast.literal_eval(cell)[0]).to_numpy().tolist()

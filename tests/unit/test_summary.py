@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from workers.metrics import areas, frontier, summary
-from workers.routers.base import Mixture, Prediction
+from workers.routers.base import Calls, Mixture, Prediction
 from workers.units import PREFERENCES, ProtocolOptions
 
 # The cheap model answers query 0 alone, the dear one both.
@@ -207,3 +207,19 @@ def test_metrics_are_finite_or_none(n: int, m: int, data: st.DataObject) -> None
     assert all(math.isfinite(p.cost) and math.isfinite(p.score) for p in found.frontier)
     for name, price in PREFERENCES.items():
         np.testing.assert_array_equal(found.decisions[name], frontier.choose(prediction, price))
+
+
+def test_calls_have_utilities_of_all_their_calls_and_no_decisions():
+    """Setting 0 calls both models and answers with the dear one, setting 1 is the cheap one alone."""
+    answers = np.array([[[0, 1], [0, 1]], [[1, 0], [1, 0]]], dtype=float)
+    called = np.array([[[1, 1], [1, 1]], [[1, 0], [1, 0]]], dtype=float)
+    calls = Calls(answers=answers, called=called, train_scores=np.array([1.0, 0.5]), train_costs=np.array([1.2, 0.2]))
+    found = measured(calls)
+    # At price 1: 1 - 1.2 against 0.5 - 0.2; at 0.1: 1 - 0.12 against 0.5 - 0.02; at 0.5: 0.4 against 0.4, the cheaper.
+    assert found.metrics["utility_low_cost"] == pytest.approx(30.0)
+    assert found.metrics["utility_balanced"] == pytest.approx(40.0)
+    assert found.metrics["utility_high_performance"] == pytest.approx(88.0)
+    assert found.metrics["share:high-performance:dear"] == 1.0
+    assert found.metrics["auc"] == pytest.approx(0.05 * 100 + 100 * (0.8 * (0.5 + 0.9) / 2))
+    assert not found.decisions
+    assert [point.price_of_cost for point in found.frontier] == [None, None]

@@ -475,3 +475,123 @@ def test_a_path_that_holds_no_benchmark_says_what_was_looked_for(tmp_path: Path)
     for path in (tmp_path, tmp_path / "data.pkl"):
         with pytest.raises(BenchmarkError, match=r"no benchmark here\. Looked for .*queries.*RouterBench"):
             load_benchmark("x", path=path)
+
+
+FURTHER: list[Row] = [
+    {**OUTCOMES[0], "response": "yes", "confidence": 0.5, "verifier": 1.0, "margin": None, "input_tokens": 7},
+    {**OUTCOMES[1], "response": 'no,\n"no"', "confidence": 0.0, "verifier": None, "margin": 0.25, "input_tokens": 9},
+    {**OUTCOMES[2], "response": None, "confidence": None, "verifier": None, "margin": None, "input_tokens": 3},
+    {**OUTCOMES[3], "response": "yes", "confidence": 1.0, "verifier": 0.0, "margin": 1.0, "input_tokens": None},
+]
+
+
+@WRITERS
+def test_optional_columns_are_extras(tmp_path: Path, write: Writer) -> None:
+    b = load_tables(folder(tmp_path, write=write, outcomes=FURTHER), name="x")
+    nan = np.nan
+    assert b.extras["response"].tolist() == [[None, "yes"], ["yes", None], [None, 'no,\n"no"']]
+    np.testing.assert_array_equal(b.extras["confidence"], [[nan, 0.5], [1.0, nan], [nan, 0.0]])
+    np.testing.assert_array_equal(b.extras["verifier"], [[nan, 1.0], [0.0, nan], [nan, nan]])
+    np.testing.assert_array_equal(b.extras["margin"], [[nan, nan], [1.0, nan], [nan, 0.25]])
+    np.testing.assert_array_equal(b.extras["input_tokens"], [[nan, 7.0], [nan, nan], [3.0, 9.0]])
+    assert set(b.extras) == {"response", "confidence", "verifier", "margin", "input_tokens"}
+    assert b.fingerprint == load_tables(folder(tmp_path / "plain", write=write), name="x").fingerprint
+
+
+@pytest.mark.parametrize(("write", "there"), [(write_csv, None), (write_jsonl, ""), (write_parquet, "")])
+def test_an_empty_answer_is_none_in_csv_alone(tmp_path: Path, write: Writer, there: str | None) -> None:
+    outcomes = changed(FURTHER, 0, response="")
+    assert load_tables(folder(tmp_path, write=write, outcomes=outcomes), name="x").extras["response"][0, 1] == there
+
+
+@WRITERS
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("confidence", 1.5, r"row 2 \(query 'q2', model 'm'\): confidence 1\.5 is outside \[0, 1\]"),
+        ("verifier", -0.1, r"row 2 .*: verifier -0\.1 is outside \[0, 1\]"),
+        ("margin", 2.0, r"row 2 .*: margin 2\.0 is outside \[0, 1\]"),
+        ("input_tokens", -1, r"row 2 .*: input_tokens -1\.0 is negative or infinite"),
+    ],
+)
+def test_bad_optional_values_are_named(tmp_path: Path, write: Writer, name: str, value: float, message: str) -> None:
+    with pytest.raises(BenchmarkError, match=r"outcomes\.\w+, " + message):
+        load_tables(folder(tmp_path, write=write, outcomes=changed(FURTHER, 1, **{name: value})), name="x")
+
+
+def test_a_column_without_any_value_offers_nothing(tmp_path: Path) -> None:
+    outcomes = [{**row, "margin": None, "response": None} for row in FURTHER]
+    b = load_tables(folder(tmp_path, write=write_parquet, outcomes=outcomes), name="x")
+    assert not b.offers("margin") and not b.offers("response")
+    assert b.offers("confidence") and not b.offers("samples")
+
+
+SAMPLES: list[Row] = [
+    {"query_id": "q1", "model": "m", "sample": 10, "score": 0.5, "cost": 4.0, "response": "ten", "confidence": 0.1},
+    {"query_id": "q1", "model": "m", "sample": 9, "score": 1.0, "cost": 1.0, "response": "nine", "confidence": 0.9},
+    {"query_id": "q2", "model": "m", "sample": 9, "score": None, "cost": 1.0, "response": "gone", "confidence": 0.2},
+    {"query_id": "q2", "model": "m", "sample": 10, "score": 0.25, "cost": 1.0, "response": "two", "confidence": None},
+    {"query_id": "q2", "model": "m", "sample": 11, "score": 0.5, "cost": 3.0, "response": "more", "confidence": 0.3},
+    {"query_id": "q10", "model": "m", "sample": 1, "score": 0.5, "cost": None, "response": "lost", "confidence": 0.4},
+]
+
+
+@WRITERS
+def test_samples_are_averaged_and_kept_in_order(tmp_path: Path, write: Writer) -> None:
+    b = load_tables(folder(tmp_path, write=write, outcomes=SAMPLES), name="x")
+    nan = np.nan
+    np.testing.assert_array_equal(b.S, [[0.75], [nan], [0.375]])
+    np.testing.assert_array_equal(b.C, [[2.5], [nan], [2.0]])
+    # Sample 9 comes before 10; the first sample of q2 has no score, so its second is the first that counts.
+    np.testing.assert_array_equal(b.extras["samples"], [[[1.0, 0.5]], [[nan, nan]], [[0.25, 0.5]]])
+    assert b.extras["response"].tolist() == [["nine"], ["lost"], ["two"]]
+    np.testing.assert_array_equal(b.extras["confidence"], [[0.9], [0.4], [nan]])
+
+
+@WRITERS
+def test_sample_ids_that_are_text_sort_by_code_points(tmp_path: Path, write: Writer) -> None:
+    outcomes = [{**row, "sample": f"s{row['sample']}"} for row in SAMPLES]
+    b = load_tables(folder(tmp_path, write=write, outcomes=outcomes), name="x")
+    np.testing.assert_array_equal(b.extras["samples"][0, 0], [0.5, 1.0])
+    assert b.extras["response"][0, 0] == "ten"
+
+
+@WRITERS
+def test_a_sample_that_occurs_twice_is_named(tmp_path: Path, write: Writer) -> None:
+    with pytest.raises(BenchmarkError, match=r"row 1 and row 2: query 'q1', model 'm', sample '10' occurs twice"):
+        load_tables(folder(tmp_path, write=write, outcomes=changed(SAMPLES, 1, sample=10)), name="x")
+    with pytest.raises(BenchmarkError, match=r"row 4: no sample; every row needs one"):
+        load_tables(folder(tmp_path, write=write, outcomes=changed(SAMPLES, 3, sample=None)), name="x")
+
+
+def test_a_mean_of_equal_samples_is_that_value(tmp_path: Path) -> None:
+    # 0.1 + 0.1 + 0.1 is not 3 * 0.1.
+    outcomes = [{"query_id": "q1", "model": "m", "sample": i, "score": 0.1, "cost": 0.1} for i in range(3)]
+    b = load_tables(folder(tmp_path, outcomes=outcomes), name="x")
+    assert (b.S[0, 0], b.C[0, 0]) == (0.1, 0.1)
+
+
+def test_optional_columns_survive_the_round_trip(tmp_path: Path) -> None:
+    nan, shape = np.nan, (4, 3)
+    rng = np.random.default_rng(0)
+    response = np.array([None, "", "a\nb", "ünï"], dtype=object)[rng.integers(0, 4, size=shape)]
+    extras = {
+        "response": response,
+        "margin": np.where(rng.random(shape) < 0.3, nan, rng.random(shape)),
+        "input_tokens": rng.integers(0, 9, size=shape).astype(float),
+        "samples": np.where(rng.random((*shape, 5)) < 0.3, nan, rng.random((*shape, 5))),
+    }
+    b = rich(extras=extras)
+    for benchmark in (b, b.restrict(tasks=["u"], models=["m", "k"])):
+        path = tmp_path / str(benchmark.n_queries)
+        save_tables(benchmark, path)
+        again = load_tables(path, name="x")
+        assert_same(again, benchmark)
+        assert again.extra_digests == benchmark.extra_digests
+        assert set(again.extras) == set(extras)
+
+
+def test_a_column_named_samples_means_nothing_in_a_table_of_ones_own(tmp_path: Path) -> None:
+    for write in (write_csv, write_jsonl, write_parquet):
+        outcomes = [{**row, "samples": 3 if write is write_csv else [1, 2]} for row in OUTCOMES]
+        assert load_tables(folder(tmp_path / write.__name__, write=write, outcomes=outcomes), name="x").extras == {}

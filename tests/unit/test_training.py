@@ -16,7 +16,9 @@ def everything(make_side, *, n=330, n_models=3, dim=20, seed=0):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, dim))
     X /= np.linalg.norm(X, axis=1, keepdims=True)
-    scores = (rng.random((n, n_models)) < 0.5 + 0.4 * X[:, :n_models]).astype(float)
+    # Dearer models are better, so that routers of weak and strong models have pairs to decide between.
+    chances = np.linspace(0.3, 0.7, n_models) + 0.3 * X[:, :n_models]
+    scores = (rng.random((n, n_models)) < chances).astype(float)
     scores[rng.random((n, n_models)) < 0.05] = np.nan
     costs = rng.random((n, n_models)) * np.linspace(0.2, 1.0, n_models)
     return make_side(X, scores, costs, tuple(f"t{i % 3}" for i in range(n)))

@@ -243,7 +243,12 @@ class Benchmark:
     def offers(self, need: str) -> bool:
         """Whether data that a router may need are there: `task`, `text` or one of `EXTRAS`."""
         of_queries = {"task": self.tasks, "text": self.texts}
-        return any(of_queries[need]) if need in of_queries else need in self.extras
+        return any(of_queries[need]) if need in of_queries else need in self._filled
+
+    @cached_property
+    def _filled(self) -> frozenset[str]:
+        """The extras that hold anything at all."""
+        return frozenset(name for name, values in self.extras.items() if _anything(values))
 
     @cached_property
     def extra_digests(self) -> Mapping[str, str]:
@@ -327,6 +332,13 @@ class Benchmark:
             C=C,
             extras=extras,
         )
+
+
+def _anything(values: npt.NDArray[Any]) -> bool:
+    """Whether some text or number is there."""
+    if values.dtype == object:
+        return any(value is not None for value in values.flat)
+    return not np.isnan(values).all()
 
 
 def _extra_digest(name: str, values: npt.NDArray[Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from workers.benchmarks.base import Floats
 from workers.errors import BenchmarkError
@@ -71,6 +72,25 @@ class Columns:
     def strings(self, name: str) -> list[str | None]:
         """A column as Python strings; all None where the file has no such column; [n_rows]."""
         return self.text(name).to_pylist() if name in self.names else [None] * self.n_rows
+
+    def objects(self, name: str) -> npt.NDArray[np.object_]:
+        """A column as str or None; equal texts are one object, so that repeated answers are kept once. [n_rows].
+
+        An empty field of a CSV is None.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column = self.table.column(name)
+        try:  # 64-bit offsets: long answers of many rows exceed 2 GB
+            encoded = column.cast(pa.large_string()).combine_chunks().dictionary_encode()
+        except pa.ArrowException as error:
+            raise BenchmarkError(f"{self.path}: column {name!r} holds {column.type}, not text.") from error
+        texts = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)
+        if self.path.suffix == ".csv":
+            texts[texts == ""] = None
+        objects: npt.NDArray[np.object_] = texts[pc.fill_null(encoded.indices, len(texts) - 1).to_numpy()]
+        return objects
 
     def ids(self, name: str) -> Any:
         """A text column without gaps, as a pyarrow string array, [n_rows].

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,14 @@ from workers.benchmarks.columns import Columns, csv_header, read_columns
 from workers.errors import BenchmarkError
 
 _COST = "|total_cost"
+_RESPONSE = "|model_response"
 
 
 def load_routerbench(path: Path, *, name: str, embed: str = "prompt") -> Benchmark:
     """Read one CSV or a folder of them in RouterBench's wide layout.
 
-    Rows of one sample_id are merged cell by cell. A cost belongs to the score of its own row: where that is missing
-    the model is not observed there.
+    Rows of one sample_id are merged cell by cell. A cost and an answer (`<model>|model_response`, where a file has it)
+    belong to the score of their own row: where that is missing the model is not observed there.
 
     Args:
         path: A CSV file, or a folder whose `*.csv` are all read.
@@ -47,6 +49,11 @@ def load_routerbench(path: Path, *, name: str, embed: str = "prompt") -> Benchma
     scores = rows.merged_numbers(S, models, "scores")
     costs = rows.merged_numbers(np.where(np.isnan(S), np.nan, C), models, "costs")
     prompts = rows.merged_text("prompt")
+    extras: dict[str, npt.NDArray[Any]] = {}
+    if any(model + _RESPONSE in table.names for table in tables for model in models):
+        answers = np.concatenate([_responses(table, models) for table in tables])
+        answers[np.isnan(S)] = None
+        extras["response"] = rows.merged_responses(answers)
     return Benchmark.build(
         name=name,
         queries=samples.tolist(),
@@ -57,6 +64,7 @@ def load_routerbench(path: Path, *, name: str, embed: str = "prompt") -> Benchma
         S=scores,
         C=costs,
         embedded=embed,
+        extras=extras,
         where=str(path),
     )
 
@@ -67,7 +75,7 @@ def models_of(names: Sequence[str]) -> list[str]:
 
 
 def plain_prompt(cell: str) -> str:
-    """The text of a prompt cell, which upstream is the string of a Python list of turns.
+    """The text of a prompt or of an answer, which upstream is the string of a Python list of turns.
 
     A list that repeats one prompt is that prompt; several turns stand on lines of their own. Any other cell is taken
     as it is.
@@ -86,9 +94,8 @@ def plain_prompt(cell: str) -> str:
 def _read(file: Path, embed: str) -> Columns:
     names = csv_header(file)
     models = models_of(names)
-    table = read_columns(
-        file, {"sample_id", "prompt", "eval_name", embed, *models, *(f"{model}{_COST}" for model in models)}
-    )
+    of_models = {model + suffix for model in models for suffix in ("", _COST, _RESPONSE)}
+    table = read_columns(file, {"sample_id", "prompt", "eval_name", embed, *of_models})
     if not models:
         raise BenchmarkError(
             f"{file}: not in RouterBench's wide layout: no column ends in {_COST!r}. A CSV has sample_id, prompt, "
@@ -111,6 +118,18 @@ def _numbers(table: Columns, models: Sequence[str], suffix: str, most: float) ->
                 raise BenchmarkError(f"{table.at(row)}: {model + suffix!r} is {column[row]}; {what}.")
             values[:, j] = column
     return values
+
+
+def _responses(table: Columns, models: Sequence[str]) -> npt.NDArray[np.object_]:
+    """One answer per row and model, None where there is none; [n_rows, n_models]."""
+    answers = np.full((table.n_rows, len(models)), None, dtype=object)
+    for j, model in enumerate(models):
+        if model + _RESPONSE in table.names:
+            cells = table.objects(model + _RESPONSE)
+            # Many answers are equal, and each is parsed once.
+            texts = {cell: None if cell is None else plain_prompt(cell) for cell in set(cells.tolist())}
+            answers[:, j] = [texts[cell] for cell in cells]
+    return answers
 
 
 class _Rows:
@@ -144,6 +163,16 @@ class _Rows:
                 f"{most[sample, model]}; remove one of the rows."
             )
         return least
+
+    def merged_responses(self, answers: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+        """The one answer of each sample and model; of several the first in code points; [n_samples, n_models]."""
+        merged = answers[self.order[self.starts]]
+        n_rows = np.diff(self.starts, append=len(answers))
+        for sample in np.flatnonzero(n_rows > 1):
+            rows = self.order[self.starts[sample] : self.starts[sample] + n_rows[sample]]
+            for j, texts in enumerate(answers[rows].T):
+                merged[sample, j] = min((text for text in texts if text is not None), default=None)
+        return merged
 
     def merged_text(self, column: str) -> list[str]:
         """The one text of each sample, [n_samples]."""

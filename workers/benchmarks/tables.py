@@ -11,9 +11,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from workers.benchmarks.base import Benchmark, Floats, Model
+from workers.benchmarks.base import Benchmark, Model
 from workers.benchmarks.columns import FORMATS, Columns, read_columns
+from workers.benchmarks.outcomes import read_outcomes
 from workers.errors import BenchmarkError
 
 
@@ -33,8 +35,9 @@ def load_tables(directory: Path, *, name: str, embed: str = "prompt", score: str
     """Read a folder with `queries.*`, `outcomes.*` (parquet, CSV or JSONL) and, if there is one, `meta.json`.
 
     Queries: query_id, prompt, and optionally task, image_path (relative to the folder) and others to embed. Outcomes:
-    query_id, model, score in [0, 1] and cost in USD; one row per pair, empty = not observed. A folder that
-    `save_tables` wrote keeps the groups of its source, and the imported column alone, as `prompt`.
+    query_id, model, score in [0, 1] and cost in USD; one row per pair, empty = not observed; optionally the columns of
+    `EXTRAS`, and `sample` where a pair has a row for each of several samples. A folder that `save_tables` wrote keeps
+    the groups of its source, and the imported column alone, as `prompt`.
 
     Args:
         directory: The folder.
@@ -58,10 +61,8 @@ def load_tables(directory: Path, *, name: str, embed: str = "prompt", score: str
         embed = "prompt"
     queries = read_columns(_table(directory, "queries"), {"query_id", "prompt", "task", "image_path", "group", embed})
     queries.require("query_id", "prompt", embed)
-    outcomes = read_columns(_table(directory, "outcomes"), {"query_id", "model", score, "cost"})
-    outcomes.require("query_id", "model", score, "cost")
     ids = queries.ids("query_id")
-    names, S, C = _pivot(outcomes, ids, score, queries.path)
+    outcomes = read_outcomes(_table(directory, "outcomes"), ids, score, queries.path)
     query_ids = ids.to_pylist()
     _refuse_duplicates(queries, query_ids)
     benchmark = Benchmark.build(
@@ -72,18 +73,19 @@ def load_tables(directory: Path, *, name: str, embed: str = "prompt", score: str
         texts=queries.strings(embed),
         images=[_image(queries, row, value) for row, value in enumerate(queries.strings("image_path"))],
         tasks=queries.strings("task"),
-        models=_models(directory / "meta.json", meta, names),
-        S=S,
-        C=C,
+        models=_models(directory / "meta.json", meta, outcomes.models),
+        S=outcomes.S,
+        C=outcomes.C,
         embedded=embedded,
         meta=meta,
+        extras=outcomes.extras,
         where=str(directory),
     )
     return benchmark if source_groups is None else _with_groups(benchmark, queries, query_ids, source_groups)
 
 
 def save_tables(benchmark: Benchmark, directory: Path) -> None:
-    """Write a benchmark so that `load_tables` gives back the same fingerprint; all of the folder or nothing.
+    """Write a benchmark so that `load_tables` gives back the same content, extras too; all of the folder or nothing.
 
     `prompt` is the embedded text, images are copied beside, groups stay those of the source.
 
@@ -162,47 +164,6 @@ def _models(path: Path, meta: Mapping[str, Any], names: list[str]) -> list[Model
     return models
 
 
-def _pivot(outcomes: Columns, queries: Any, score: str, queries_path: Path) -> tuple[list[str], Floats, Floats]:
-    """Model names and the two [n_queries, n_models] arrays of a long table."""
-    import pyarrow.compute as pc
-
-    query_ids, model_ids = outcomes.ids("query_id"), outcomes.ids("model")
-    models = pc.unique(model_ids)
-    rows = pc.index_in(query_ids, queries)
-    if rows.null_count:
-        row = int(rows.is_null().to_numpy(zero_copy_only=False).argmax())
-        raise BenchmarkError(
-            f"{outcomes.at(row)}: query_id {query_ids[row].as_py()!r} is not in {queries_path.name}; "
-            "add the query or remove its outcomes."
-        )
-    shape = (len(queries), len(models))
-    cells = np.int64(shape[1]) * rows.to_numpy() + pc.index_in(model_ids, models).to_numpy()
-
-    def pair(row: int) -> str:
-        return f"query {query_ids[row].as_py()!r}, model {model_ids[row].as_py()!r}"
-
-    twice = np.flatnonzero(np.bincount(cells, minlength=1) > 1)
-    if len(twice):
-        first, second = np.flatnonzero(cells == twice[0])[:2]
-        raise BenchmarkError(
-            f"{outcomes.at(first)} and row {second + 1}: {pair(first)} occurs twice; keep one of them."
-        )
-    S, C = outcomes.numbers(score), outcomes.numbers("cost")
-    for bad, values, what in (
-        ((S < 0) | (S > 1), S, score + " {} is outside [0, 1]; rescale the scores"),
-        ((C < 0) | np.isinf(C), C, "cost {} is negative or infinite; costs are USD, at least 0"),
-    ):
-        if bad.any():
-            row = int(bad.argmax())
-            raise BenchmarkError(f"{outcomes.at(row)} ({pair(row)}): {what.format(values[row])}.")
-    arrays = []
-    for values in (S, C):
-        array = np.full(shape[0] * shape[1], np.nan)
-        array[cells] = values
-        arrays.append(array.reshape(shape))
-    return models.to_pylist(), arrays[0], arrays[1]
-
-
 def _refuse_duplicates(queries: Columns, ids: list[str]) -> None:
     first: dict[str, int] = {}
     for row, query in enumerate(ids):
@@ -261,6 +222,7 @@ def _write(benchmark: Benchmark, directory: Path) -> None:
         "model": pa.array(names).take(np.tile(np.arange(benchmark.n_models), benchmark.n_queries)),
         "score": pa.array(benchmark.S.ravel(), from_pandas=True),
         "cost": pa.array(benchmark.C.ravel(), from_pandas=True),
+        **{name: _column(values) for name, values in benchmark.extras.items()},
     }
     pq.write_table(pa.table(outcomes), directory / "outcomes.parquet")
     facts = benchmark.meta.get("models", {})
@@ -281,6 +243,17 @@ def _write(benchmark: Benchmark, directory: Path) -> None:
         "source_groups": benchmark.source_groups,
     }
     (directory / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def _column(values: npt.NDArray[Any]) -> Any:
+    """One of a benchmark's extras as a pyarrow array of all pairs; a third axis as lists."""
+    import pyarrow as pa
+
+    if values.dtype == object:
+        return pa.array(values.ravel(), pa.large_string())
+    if values.ndim == 3:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), from_pandas=True), values.shape[2])
+    return pa.array(values.ravel(), from_pandas=True)
 
 
 def _copy_image(benchmark: Benchmark, row: int, directory: Path) -> str | None:

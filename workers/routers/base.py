@@ -368,3 +368,16 @@ def resolve_params(cls: type[Router], given: Mapping[str, Any]) -> dict[str, Any
         return cls(**given).params()
     except (TypeError, ValueError) as error:
         raise RouterError(f"router {cls.name!r}: {error}") from error
+
+
+def untuned_params(cls: type[Router], given: Mapping[str, Any], *, n_train: int) -> dict[str, Any]:
+    """Parameters to fit without tuning: those given, defaults, and of a tunable without one what tuning tries first.
+
+    Raises:
+        RouterError: As `resolve_params`.
+    """
+    resolved = resolve_params(cls, given)
+    if any(resolved[name] is None for name in cls.tunables):
+        first = cls.candidates(n_train=n_train, budget=2, fixed=given, rng=np.random.default_rng(0))[0]
+        resolved |= {name: value for name, value in first.items() if name not in given}
+    return resolved

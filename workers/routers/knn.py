@@ -13,6 +13,7 @@ import numpy.typing as npt
 from workers.benchmarks.base import Floats
 from workers.errors import RouterError
 from workers.routers.base import Calls, FitJob, Fitted, Mixture, Positions, Prediction, Router, Side, mean_outcomes
+from workers.routers.growing import appended, with_model
 from workers.routers.labels import most_voted, spread_labels
 from workers.routers.neighbours import Search, Similarity, nearest
 
@@ -129,6 +130,14 @@ class KNN(Router):
         assert isinstance(answer, np.ndarray)
         return answer
 
+    def partial_fit(self, more: Side, rng: np.random.Generator) -> Self:
+        """Append labelled queries to the table: the same as a fit on all of them."""
+        return self.fit(appended(self.train_, more), rng)
+
+    def add_model(self, labelled: Side, rng: np.random.Generator) -> Self:
+        """Add a column to the table: the same as a fit where the new model is observed on the labelled queries."""
+        return self.fit(with_model(self.train_, labelled), rng)
+
     @property
     def n_bytes(self) -> int:
         """Bytes of the training side's embeddings and outcomes."""
@@ -199,7 +208,7 @@ class _Answer:
 
     def add(self, rows: Positions, index: Positions, similarity: npt.NDArray[np.float32]) -> None:
         """Sum the neighbours' table rows by weight."""
-        self.sums[rows] = _weighted_sums(index, self._weights(similarity.astype(np.float64)), self.table.rows)
+        self.sums[rows] = weighted_sums(index, self._weights(similarity.astype(np.float64)), self.table.rows)
 
     def _weights(self, similarity: Floats) -> Floats:
         """Weights of the neighbours, up to a factor per row. [b, k]."""
@@ -237,8 +246,14 @@ def _n_bytes(train: Side) -> int:
     return train.n * int(train.embeddings[0].nbytes) + scores.nbytes + costs.nbytes
 
 
-def _weighted_sums(index: Positions, weights: Floats, table: Floats) -> Floats:
-    """Σ weights · table[index] of every row. [b, columns]."""
+def weighted_sums(index: Positions, weights: Floats, table: Floats) -> Floats:
+    """Σ weights · table[index] of every row. [b, columns].
+
+    Args:
+        index: Rows of the table, different ones in each row. [b, k]
+        weights: [b, k]
+        table: [n, columns]
+    """
     from scipy.sparse import csr_array
 
     b, k = index.shape

@@ -137,7 +137,7 @@ class MLP(TrainedRouter):
 
         X = queries.X
         with one_thread(), torch.no_grad():
-            weights = {name: torch.from_numpy(array[None]) for name, array in self.weights_.items()}
+            weights = {name: torch.tensor(array[None]) for name, array in self.weights_.items()}
             parts = [
                 self._forward(weights, torch.from_numpy(X[None, start : start + BLOCK]))[0].double().numpy()
                 for start in range(0, len(X), BLOCK)
