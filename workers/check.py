@@ -16,7 +16,17 @@ import numpy as np
 
 from workers.benchmarks.base import Benchmark, Floats, Model
 from workers.errors import RouterError
-from workers.routers.base import Calls, Mixture, Positions, Prediction, Router, Side, resolve_params, router_class, untuned_params
+from workers.routers.base import (
+    Calls,
+    Mixture,
+    Positions,
+    Prediction,
+    Router,
+    Side,
+    resolve_params,
+    router_class,
+    untuned_params,
+)
 from workers.saving import load_router, save_router
 from workers.sides import hidden, subset, whole
 from workers.units import PREFERENCES
@@ -183,7 +193,7 @@ def _extras(S: Floats, C: Floats, rng: np.random.Generator) -> dict[str, Any]:
     words = np.array(["wrong guess", "right answer"], dtype=object)
     return {
         "response": words[S.astype(int)]
-        + np.array([" perhaps", " surely"], dtype=object)[(S > rng.random(S.shape)) * 1],
+        + np.array([" perhaps", " surely"], dtype=object)[(rng.random(S.shape) < S) * 1],
         "confidence": np.clip(0.3 + 0.4 * S + 0.2 * rng.random(S.shape), 0, 1),
         "verifier": np.clip(0.3 + 0.4 * S + 0.2 * rng.random(S.shape), 0, 1),
         "margin": np.clip(0.2 + 0.5 * S + 0.2 * rng.random(S.shape), 0, 1),
@@ -470,8 +480,8 @@ def _tuning(subject: _Subject) -> str:
     cls = subject.cls
     if not cls.tunables:
         raise _Inapplicable("nothing to tune")
-    drawn = cls.candidates(n_train=150, budget=20, fixed={}, rng=np.random.default_rng(0))
-    again = cls.candidates(n_train=150, budget=20, fixed={}, rng=np.random.default_rng(0))
+    fixed = {name: value for name, value in subject.params.items() if name not in cls.tunables}
+    drawn, again = (cls.candidates(n_train=150, budget=20, fixed=fixed, rng=np.random.default_rng(0)) for _ in range(2))
     _require(drawn == again, "candidates differ on one stream")
     _require(0 < len(drawn) <= 20, f"{len(drawn)} candidates for a budget of 20")
     for config in drawn:

@@ -112,20 +112,23 @@ class Deployed:
                 f"{directory / _DESCRIPTION}: format {description.get('format')!r}, this version reads {FORMAT}; "
                 "export the router again."
             )
-        names = description["routers"]
-        if not set(names) <= {_UTILITY, *PREFERENCES}:
-            raise RouterError(f"{directory / _DESCRIPTION}: unknown routers {names}; export the router again.")
-        encoder = description["encoder"]
-        return cls(
-            routers={name: load_router(directory / name) for name in names},
-            models=tuple(Model(name=n, family=f, price_in=i, price_out=o) for n, f, i, o in description["models"]),
-            c_ref=float(description["c_ref"]),
-            encoder=encoder and (encoder[0], encoder[1]),
-            recipe=description["recipe"],
-            support=state.get("support"),
-            outcomes=(state["scores"], state["costs"]),
-            provenance=description["provenance"],
-        )
+        try:
+            names = [name for name in (_UTILITY, *PREFERENCES) if name in description["routers"]]
+            encoder = description["encoder"]
+            return cls(
+                routers={name: load_router(directory / name) for name in names},
+                models=tuple(Model(name=n, family=f, price_in=i, price_out=o) for n, f, i, o in description["models"]),
+                c_ref=float(description["c_ref"]),
+                encoder=None if encoder is None else (encoder[0], encoder[1]),
+                recipe=description["recipe"],
+                support=state.get("support"),
+                outcomes=(state["scores"], state["costs"]),
+                provenance=description["provenance"],
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise RouterError(
+                f"{directory / _DESCRIPTION}: not what an export writes ({error}); export the router again."
+            ) from error
 
     def route(
         self,

@@ -56,15 +56,15 @@ def forward(weights: Tensors, ego: Ego, running: Sequence[Statistics] | None = N
     nodes = start(weights, ego)
     moved = (to_queries(weights, 1, nodes), to_neighbours(weights, 1, nodes, ego), to_models(weights, 1, nodes, ego))
     joined = torch.cat([moved[0], moved[1].flatten(1, 2), moved[2].flatten(1, 2)], dim=1)
-    queries, neighbours, models = (
-        normalised(joined, weights, 1, first, training=training).relu().split([b, b * k, b * m], dim=1)
-    )
+    joined = normalised(joined, weights, 1, first, training=training).relu()
+    queries, neighbours, models = torch.split(joined, [b, b * k, b * m], dim=1)
     width = queries.shape[2]
     nodes = Nodes(queries, neighbours.reshape(members, b, k, width), models.reshape(members, b, m, width))
 
     # Nobody reads the neighbours after the second layer.
     joined = torch.cat([to_queries(weights, 2, nodes), to_models(weights, 2, nodes, ego).flatten(1, 2)], dim=1)
-    queries, models = normalised(joined, weights, 2, second, training=training).relu().split([b, b * m], dim=1)
+    joined = normalised(joined, weights, 2, second, training=training).relu()
+    queries, models = torch.split(joined, [b, b * m], dim=1)
 
     ones = queries.new_ones(members, b, 1)
     pairs = spread(queries @ weights["pair_query"] + ones @ weights["pair_bias"], m).flatten(1, 2)

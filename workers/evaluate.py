@@ -42,6 +42,8 @@ def run_evaluate(
     Returns:
         A result or a failure for each unit, in their order.
     """
+    import scipy.linalg  # noqa: F401 -- it brings a BLAS of its own, which can be limited once it is loaded
+
     shard = _Shard(benchmark, embedding)
     families: dict[str, list[EvaluateUnit]] = {}
     for unit in units:

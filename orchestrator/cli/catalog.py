@@ -142,11 +142,13 @@ def list_encoders(as_json: AsJson = False) -> None:
 def list_routers(as_json: AsJson = False) -> None:
     """List routers with source, formulations, needs and tunables."""
     from orchestrator.cli.output import print_rows
+    from workers.routers.base import Router
     from workers.routers.base import routers as known
 
     rows = []
     for name, cls in known().items():
         flags = [flag for flag in ("online", "privileged", "query_blind") if getattr(cls, flag)]
+        flags += [name for name in ("partial_fit", "add_model") if getattr(cls, name) is not getattr(Router, name)]
         rows.append(
             {
                 "name": name,

@@ -8,8 +8,15 @@ import torch
 
 from workers.routers.base import mean_outcomes
 from workers.routers.embedllm import EmbedLLM
+from workers.training import one_thread
 
 SETTINGS = {"dim": 5, "noise": 0.1, "epochs": 12, "batch_size": 32, "learning_rate": 0.02, "weight_decay": 0.001}
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    with one_thread():
+        yield
 
 
 def rng():

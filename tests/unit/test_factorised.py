@@ -10,11 +10,18 @@ from workers.routers.base import mean_outcomes
 from workers.routers.factorised import MLPMF, LinearMF
 from workers.routers.forward import network_outputs
 from workers.routers.labels import spread_labels
+from workers.training import one_thread
 
 ADAM = {"epochs": 25, "batch_size": 32, "learning_rate": 0.02, "weight_decay": 0.001}
 LINEAR = {"dim": 5, "alpha": 10.0, **ADAM}
 MLP = {"dim": 5, "hidden": 7, "alpha": 0.1, **ADAM}
 BOTH = [(LinearMF, LINEAR), (MLPMF, MLP)]
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    with one_thread():
+        yield
 
 
 def rng():
@@ -71,7 +78,8 @@ class PlainMLP(torch.nn.Module):
         for linear, (weight, bias) in zip(linears, layers, strict=True):
             linear.weight.data, linear.bias.data = tensor(weight.T), tensor(bias[0, :hidden])
         last = torch.nn.Linear(hidden, n_outputs, bias=False)
-        torch.nn.init.zeros_(last.weight)
+        last.weight.data = tensor(weights["outputs"][:hidden].T)
+        assert last.weight.any() == (n_outputs == 1)
         self.layers = torch.nn.Sequential(linears[0], torch.nn.ReLU(), linears[1], torch.nn.ReLU(), last)
         self.embedding = torch.nn.Embedding.from_pretrained(torch.zeros(n_models, dim), freeze=False)
         self.bias = torch.nn.Parameter(tensor(weights["bias"][:, 0]))
@@ -170,6 +178,10 @@ def test_it_learns_models_that_answer_opposite_queries(make_side, cls):
     predicted = cls(epochs=60, learning_rate=0.01).fit(side, rng()).predict(side)
     assert ((predicted.scores > 0.5) == (scores > 0.5)).mean() > 0.95
     assert predicted.costs == pytest.approx(side.costs, abs=0.1)
+    # The first two models are never both right, and cost the same to the selector.
+    free = replace(side, costs=np.zeros_like(side.costs), scores=side.scores * [1.0, 1.0, 0.0])
+    chosen = cls(epochs=30, learning_rate=0.01).fit_selector(free, 0.5, rng()).select(free)
+    assert free.scores[np.arange(600), chosen].mean() > 0.95
 
 
 @pytest.mark.parametrize("cls", [LinearMF, MLPMF])
@@ -196,7 +208,7 @@ def test_candidates_draw_the_weight_of_the_cost(cls):
 @pytest.mark.parametrize(
     ("cls", "given", "message"),
     [
-        (LinearMF, {"alpha": -1.0}, "alpha"),
+        (LinearMF, {"alpha": 0.0}, "alpha"),
         (LinearMF, {"alpha": float("inf")}, "alpha"),
         (LinearMF, {"dim": 0}, "dim"),
         (MLPMF, {"hidden": 0}, "hidden"),

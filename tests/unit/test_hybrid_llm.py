@@ -81,9 +81,9 @@ def test_without_an_epoch_it_predicts_the_training_means(sampled, variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_it_learns_which_queries_need_the_large_model(sampled, variant):
     router = HybridLLM(variant=variant, epochs=60, learning_rate=0.03).fit_selector(sampled, 0.4, rng())
-    needed = sampled.X[:, 0] > 0
+    needed, clear = sampled.X[:, 0] > 0, np.abs(sampled.X[:, 0]) > 0.3
     # The large model gains about 0.85 or 0.05 for 0.9 · 0.4 = 0.36.
-    assert (router.select(sampled) == needed).mean() > 0.9
+    assert (router.select(sampled) == needed)[clear].mean() > 0.95
 
 
 def test_the_gain_is_the_mean_difference_given_the_label(make_side):

@@ -14,7 +14,10 @@ from workers.routers.base import Prediction, Router, mean_outcomes, routers
 
 @pytest.mark.parametrize("name", routers())
 def test_every_router_passes(name):
-    failed = [f"{f.check}: {f.message}" for f in check_router(routers()[name]) if f.passed is False]
+    cls = routers()[name]
+    # One epoch says as much about the contract as thirty.
+    few = {key: 1 for key in ("epochs", "ppo_epochs") if key in cls().params()}
+    failed = [f"{f.check}: {f.message}" for f in check_router(cls, few) if f.passed is False]
     assert not failed
 
 

@@ -9,8 +9,15 @@ from scipy.special import softmax
 
 from workers.routers.base import mean_outcomes
 from workers.routers.zooter import Zooter, softmax_of_observed
+from workers.training import one_thread
 
 SETTINGS = {"hidden": 7, "epochs": 12, "batch_size": 32, "learning_rate": 0.01, "weight_decay": 0.001}
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    with one_thread():
+        yield
 
 
 def rng():

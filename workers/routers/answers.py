@@ -67,14 +67,6 @@ class Answers:
             shape=(len(queries), self.shape[1]), grams=self.grams[rows.ravel()], numbers=self.numbers[queries]
         )
 
-    def agreement(self, first: int, second: int) -> Floats:
-        """Cosine of two models' answers to each query, 1 for equal texts, 0 where one has none. [n].
-
-        Only a router that has paid for both calls may look at it.
-        """
-        rows = np.arange(self.shape[0]) * self.shape[1]
-        return np.asarray(self.grams[rows + first].multiply(self.grams[rows + second]).sum(axis=1), float).ravel()
-
 
 def answers_of(side: Side) -> Answers:
     """Features of a side's answers; those of texts seen before are looked up.

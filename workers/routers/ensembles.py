@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from workers.benchmarks.base import Floats
 from workers.routers.answers import GRAMS, NUMBERS, Answers, answers_of
@@ -61,7 +62,8 @@ def answer_space(answers: Answers, width: int) -> dict[str, Floats]:
         width: Directions at most.
     """
     grams = answers.grams.astype(np.float64)
-    values, vectors = np.linalg.eigh((grams.T @ grams).toarray())
+    with threadpool_limits(limits=1):  # so small a matrix is slower on many threads, above all beside other processes
+        values, vectors = np.linalg.eigh((grams.T @ grams).toarray())
     kept = np.flatnonzero(values > 1e-9 * max(values[-1], 1e-300))[::-1][:width]
     directions = vectors[:, kept]
     if directions.shape[1]:

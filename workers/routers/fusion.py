@@ -35,7 +35,9 @@ class Fusion(Ensemble):
     too, the fuser reads x as well, and the cosines of every two answers, which show who agrees with whom; the label is
     shared by all candidates with the highest score; one fuser serves all candidate sets, with zeros for who is not
     called: in training every query shows the answers of the first k candidates, k drawn anew in each epoch. Hidden
-    layers are 64 wide (the original's 1024 to 8192). Settings are those of `Ensemble`.
+    layers are 64 wide (the original's 1024 to 8192). Settings are those of `Ensemble`. Epochs were chosen by validation
+    `auc_path` on RouterBench's rows at split indices 100 to 102, under hash-ngrams / MiniLM: 5, 10, 20, 40 epochs gave
+    80.6, 80.6, 78.9, 79.7 / 80.6, 80.4, 79.5, 79.4; the zero-router has 80.4.
 
     Args:
         pool: Largest candidate set.

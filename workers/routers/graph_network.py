@@ -6,9 +6,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from workers.benchmarks.base import Floats
 from workers.errors import RouterError
@@ -16,7 +17,20 @@ from workers.routers.base import Positions, Prediction, Side
 from workers.routers.forward import wide
 from workers.routers.labels import most_probable, spread_labels
 from workers.routers.parameters import check_number
-from workers.training import Floats32, Network, TrainedRouter, check_optimiser, in_units, padded, standardise, uniform
+from workers.training import (
+    Floats32,
+    Network,
+    TrainedRouter,
+    check_optimiser,
+    in_units,
+    padded,
+    squared_error,
+    standardise,
+    uniform,
+)
+
+if TYPE_CHECKING:
+    import torch
 
 #: Weights of the cost's error that tuning tries (protocol 4).
 ALPHAS = (0.1, 1.0, 10.0)
@@ -42,7 +56,7 @@ class GraphNetwork(TrainedRouter, ABC):
     @abstractmethod
     def graph(
         self, train: Side, edges: Floats32, n_outputs: int, rng: np.random.Generator
-    ) -> tuple[dict[str, Floats32], dict[str, Any]]:
+    ) -> tuple[dict[str, Floats32], dict[str, npt.NDArray[Any]]]:
         """First weights, but for the biases of the outputs, and tables beside the targets.
 
         Args:
@@ -64,6 +78,12 @@ class GraphNetwork(TrainedRouter, ABC):
     @abstractmethod
     def outputs(self, queries: Side) -> Floats:
         """What the fitted network says. [n, M, outputs]."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Fitted weights of one member. [1, ...] each."""
+        import torch
+
+        return {name: torch.tensor(array[None]) for name, array in self.weights_.items()}
 
     def first_logits(self, shares: Floats) -> Floats:
         """Logits that give every model its share of the labels. [M]."""
@@ -113,6 +133,18 @@ class GraphNetwork(TrainedRouter, ABC):
     def simplicity(cls, params: Mapping[str, Any]) -> tuple[Any, ...]:
         """As `TrainedRouter`, then nearer to equal weights."""
         return (*super().simplicity(params), abs(math.log(params["alpha"])), params["alpha"])
+
+
+def weighted_error(outputs: torch.Tensor, targets: torch.Tensor, alpha: float) -> torch.Tensor:
+    """MSE(ŝ, s) + α MSE(ĉ, c) over the targets that are there. [B].
+
+    Args:
+        outputs: [B, b, M, 2]
+        targets: NaN where none. [B, b, M, 2]
+        alpha: Weight of the cost's error.
+    """
+    score, cost = (squared_error(outputs[..., i : i + 1], targets[..., i : i + 1]) for i in range(2))
+    return score + alpha * cost
 
 
 def edges_of(targets: Floats32) -> Floats32:

@@ -47,11 +47,13 @@ class LLMBandit(Router):
     1. Scores: P(m is right on x) = σ(a(x)ᵀI_m - b(x)), a and b linear in x, the first coordinate of a being 1; I_m is
        Gaussian with a standard normal prior, and the evidence's lower bound is maximised. It begins at training means.
     2. Policy: softmax over models of (ŝ_m + h_m - λ·c_m) / 0.1, where c_m is the training mean cost and h_m an output,
-       zero at first, of a self-attention block over the models' (ŝ_m, log c_m, log λ, I_m, a(x)). Warm start: cross-
-       entropy with the softmax of observed utilities / 0.1. log₁₀ λ is uniform on [-3, 3]; half of the queries see a
-       random subset of the models, so that other sets can be served.
+       zero at first, of a self-attention block over the models' (ŝ_m, log c_m, log λ, I_m, a(x)). Warm start: by
+       logistic loss the policy's log-odds of every two models become the difference of their observed utilities / 0.1
+       (cross-entropy with the best model would favour the cheapest, which is right on most queries). log₁₀ λ is
+       uniform on [-3, 3]; half of the queries see a random subset of the models, so that other sets can be served.
     3. PPO: one action per query and round; reward (s - λ·c) / (1 + λ) of the chosen model alone; the baseline is the
-       policy's expectation under ŝ and c_m plus a critic's correction; clipping 0.2, 4 passes, entropy 0.01.
+       policy's expectation under ŝ and c_m plus a critic's correction; clipping 0.2, 4 passes in batches of 256,
+       entropy 0.01. The warm start has seen all models' outcomes; only PPO learns from the chosen one's.
     The most probable model is chosen. The router has settings: λ = 0 and 31 prices of cost from 0.001 to 1000.
     `add_model` finds a new model's I_m as the maximum a posteriori of the labelled queries, and its mean cost there.
 
@@ -61,7 +63,7 @@ class LLMBandit(Router):
         learning_rate: Of Adam, in all three stages.
         epochs: Passes over the training side of the score model, and of the warm start.
         ppo_epochs: Rounds of PPO, each over the training side.
-        batch_size: Queries of a minibatch.
+        batch_size: Queries of a minibatch of the score model and the warm start.
     """
 
     name = "llm-bandit"
@@ -167,7 +169,8 @@ class LLMBandit(Router):
     def select(self, queries: Side) -> Positions:
         """The most probable model at the selector's price; ties to the cheaper. [n]."""
         assert self.price_ is not None
-        return self._chosen(queries, np.array([self.price_]))[0]
+        chosen: Positions = self._chosen(queries, np.array([self.price_]))[0]
+        return chosen
 
     def add_model(self, labelled: Side, rng: np.random.Generator) -> Self:
         """A new model's identity vector and mean cost from 20 to 50 queries; the policy stays as it is."""

@@ -114,6 +114,9 @@ class MetaLLM(Router):
 
     def partial_fit(self, more: Side, rng: np.random.Generator) -> Self:
         """Meet more queries."""
+        # A loaded router's arrays are read-only.
+        self.inverse_, self.coefficients_ = self.inverse_.copy(), self.coefficients_.copy()
+        self.calls_ = self.calls_.copy()
         return self._learn(more, rng)
 
     def add_model(self, labelled: Side, rng: np.random.Generator) -> Self:

@@ -29,7 +29,7 @@ LEAST_COST = 1e-4
 #: Inputs for each model besides identity vector and query: score, logarithm of cost, logarithm of price.
 SCALARS = 3
 HEADS = 4
-#: PPO's clipping range, passes over one set of actions, weights of the critic's error and of entropy.
+#: PPO's clipping range, passes over one set of actions, its minibatch, weights of the critic's error and of entropy.
 CLIP = 0.2
 PASSES = 4
 PPO_BATCH = 256
@@ -113,7 +113,7 @@ def train_scores(
         losses = binary_cross_entropy_with_logits(logits, target.nan_to_num(), reduction="none") * observed
         divergence = (weights["identities"] ** 2 + spread**2 - 1.0).sum() / 2 - weights["spreads"].sum()
         adam.zero_grad()
-        (losses.sum() / observed.sum().clamp(min=1) + divergence / n_cells).backward()
+        (losses.sum() / observed.sum().clamp(min=1) + divergence / n_cells).backward()  # type: ignore[no-untyped-call]
         adam.step()
     del weights["spreads"]
     return {name: weight.detach().numpy().copy() for name, weight in weights.items()}
@@ -214,6 +214,7 @@ def train_policy(
         training: Settings.
     """
     import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
 
     told, n = _Tensors(pool), len(outcomes)
     scores, costs = torch.from_numpy(outcomes).float().unbind(dim=2)
@@ -223,27 +224,18 @@ def train_policy(
     for rows in _batches(n, epochs, training.batch_size):
         prices, offered = _prices(len(rows)), _offer(observed[rows])
         chances, _ = told.answer(net, rows, prices, offered)
-        import os
         utilities = (scores[rows] - prices[:, None] * costs[rows]) / TEMPERATURE
+        both = (offered[:, :, None] & offered[:, None, :]).float()
+        losses = binary_cross_entropy_with_logits(
+            _gaps(chances.masked_fill(~offered, 0.0)), _gaps(utilities).sigmoid(), reduction="none"
+        )
         adam.zero_grad()
-        if os.environ.get("WARM")=="reward":
-            u=(scores[rows] - prices[:, None] * costs[rows])/(1+prices[:,None])
-            (-(chances.exp()*u).sum(dim=1).mean()).backward()
-        elif os.environ.get("WARM")=="pair":
-            z=chances.masked_fill(~offered,0.0); gap=z[:,:,None]-z[:,None,:]
-            ug=utilities[:,:,None]-utilities[:,None,:]
-            ok=(offered[:,:,None]&offered[:,None,:]).float()
-            l=torch.nn.functional.binary_cross_entropy_with_logits(gap,ug.sigmoid(),reduction="none")*ok
-            (l.sum()/ok.sum()).backward()
-        else:
-            labels = utilities.masked_fill(~offered, -torch.inf).softmax(dim=1)
-            (-(labels * chances.masked_fill(~offered, 0.0)).sum(dim=1).mean()).backward()
+        ((losses * both).sum() / both.sum()).backward()  # type: ignore[no-untyped-call]
         adam.step()
-    everyone = torch.arange(n)
     for _ in range(ppo_epochs):
         prices, offered = _prices(n), _offer(observed)
         with torch.no_grad():
-            parts = [told.answer(net, rows, prices[rows], offered[rows]) for rows in everyone.split(BLOCK)]
+            parts = [told.answer(net, rows, prices[rows], offered[rows]) for rows in _rows(n)]
         before, expected = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         actions = before.exp().multinomial(1)
         rewards = ((scores - prices[:, None] * costs).gather(1, actions)[:, 0]) / (1.0 + prices)
@@ -269,7 +261,7 @@ def log_chances(net: torch.nn.ModuleDict, pool: Pool, prices: Floats) -> Floats:
     out = np.empty((len(prices), n, m))
     with torch.no_grad():
         for k, price in enumerate(prices):
-            for rows in torch.arange(n).split(BLOCK):
+            for rows in _rows(n):
                 offered = torch.ones(len(rows), m, dtype=torch.bool)
                 chances, _ = told.answer(net, rows, torch.full((len(rows),), float(price)), offered)
                 out[k, rows.numpy()] = chances.double().numpy()
@@ -281,7 +273,19 @@ def _batches(n: int, epochs: int, size: int) -> Iterator[torch.Tensor]:
     import torch
 
     for _ in range(epochs):
-        yield from torch.randperm(n).split(size)
+        yield from torch.split(torch.randperm(n), size)
+
+
+def _rows(n: int) -> tuple[torch.Tensor, ...]:
+    """All positions, block by block."""
+    import torch
+
+    return torch.split(torch.arange(n), BLOCK)
+
+
+def _gaps(values: torch.Tensor) -> torch.Tensor:
+    """The first minus the second of every two models. [b, M] to [b, M, M]."""
+    return values[:, :, None] - values[:, None, :]
 
 
 def _prices(n: int) -> torch.Tensor:

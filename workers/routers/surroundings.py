@@ -37,8 +37,8 @@ def look_ahead(wanted: Iterable[tuple[Side, Side, int]]) -> None:
 
 
 def _known(train: Side, queries: Side) -> int:
-    found = _FOUND.get(train, {}).get(queries)
-    return 0 if found is None else found.shape[1]
+    found = _FOUND.get(train)
+    return found[queries].shape[1] if found is not None and queries in found else 0
 
 
 def around(train: Side, queries: Side, k: int) -> Positions:

@@ -42,7 +42,8 @@ class Zooter(TrainedRouter):
     was found); f is a dense layer, GELU and a linear layer on the frozen embedding, as the mDeBERTa classifier that the
     paper fine-tunes ends (there the dense layer is as wide as the encoder). The logarithm of softmax(r*) is r* but for
     a constant of the query, which changes no choice at any λ: so f is on the score scale as it is, and the constant is
-    set so that a query's mean over models is the training mean. f starts at the models' mean rewards, so that without
+    set so that a query's mean over models is the training mean. (Smoothing shrinks what sets a query apart from its
+    task to β of it: that is the method's, and stays.) f starts at the models' mean rewards, so that without
     an epoch it is the zero-router. Costs are the models' training means.
 
     Rate and epochs were chosen by validation `auc_path` under MiniLM at split indices 100 to 102, which no sweep file
