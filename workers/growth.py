@@ -156,9 +156,7 @@ def _require_method(cls: type[Router], method: str) -> None:
         raise RouterError(f"router {cls.name!r} cannot take {what} in; it has to be fitted anew.")
 
 
-def _sides(
-    benchmark: Benchmark, embedding: npt.NDArray[np.float32] | None, split: int
-) -> tuple[Side, Positions, Side]:
+def _sides(benchmark: Benchmark, embedding: npt.NDArray[np.float32] | None, split: int) -> tuple[Side, Positions, Side]:
     everything = whole(benchmark, cost_ratios(benchmark, ProtocolOptions()), embedding)
     parts = split_benchmark(benchmark, split)
     return everything, parts.train, subset(everything, parts.test)

@@ -357,5 +357,5 @@ def route(
         if found.distance is not None:
             typer.echo(
                 f"neighbours: {found.disagreement:.0%} of their votes go to other models than the most voted; the "
-                f"last is at {found.distance:.3f}, farther than {found.farther_than:.0%} of the labelled queries have it"
+                f"last is at {found.distance:.3f}, farther than that of {found.farther_than:.0%} of labelled queries"
             )

@@ -62,7 +62,7 @@ def test_double_attention_is_equivariant_to_the_order_of_models(seed, m):
 
 
 def test_attention_is_torchs_own():
-    weights, support = drawn(Attn, b=2, k=6)
+    weights, _ = drawn(Attn, b=2, k=6)
     tokens = torch.randn(2, 2, 7, 128, generator=torch.Generator().manual_seed(0))
     normed = torch.nn.functional.layer_norm(tokens, (128,))
     for member in range(2):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,3 +211,17 @@ def test_a_selector_does_not_depend_on_the_order_of_the_models(name, params, ran
         plain = router_class(name)(**params).fit_selector(train, price, RNG).select(queries)
         other = router_class(name)(**params).fit_selector(moved, price, RNG).select(queries)
         assert (shuffled[other] == plain).all()
+
+
+def test_the_readmes_table_has_a_row_for_each_router():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1] for line in readme.splitlines() if line.startswith("| `")}
+    assert {name for name, cls in routers().items() if cls.__module__.startswith("workers.")} <= rows
+    assert "not in this version" not in readme
+
+
+@pytest.mark.parametrize("name", routers())
+def test_each_router_says_what_it_is_and_where_it_comes_from(name):
+    cls = routers()[name]
+    assert 0 < len(cls.summary) <= 80
+    assert cls.source or not cls.needs_embedding  # baselines and references are the protocol's

@@ -82,7 +82,7 @@ class LogFormat(ABC):
     @classmethod
     @abstractmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether a file or folder is of this format; cheap, reads a few bytes at most, never raises for its content."""
+        """Whether a file or folder is of this format; cheap, reads a few bytes, never raises for its content."""
 
     @abstractmethod
     def answers(self, path: Path, options: ReadOptions, notes: Notes) -> Iterator[Answer]:
@@ -260,7 +260,7 @@ class _Table:
             images=[question.image for question in questions],
             tasks=[question.task for question in questions],
             models=[
-                Model(name=model, price_in=price and price.input, price_out=price and price.output)
+                Model(name=model, price_in=price.input if price else None, price_out=price.output if price else None)
                 for model in column
                 for price in [self.prices.find(model)]
             ],
@@ -289,9 +289,7 @@ class _Table:
         by_question = Counter((task, query) for task, query, _ in self.cells)
         missing = [key for key, n in by_question.items() if n < len(self.models)]
         return {
-            "models": {
-                model: {"answers": answered[model], "unscored": self.unscored[model]} for model in self.models
-            },
+            "models": {model: {"answers": answered[model], "unscored": self.unscored[model]} for model in self.models},
             "questions": len(self.questions),
             "answered_by_all": len(self.questions) - len(missing),
             "complete": int((~np.isnan(S)).all(axis=1).sum()),
