@@ -59,8 +59,8 @@ class AttentionRouter(TrainedRouter, ABC):
     Rate and batch size are those of `graph`. After 1, 2, 3, 5, 8 epochs validation `auc_path` under MiniLM at split
     indices 100 to 102 of RouterBench's rows, which no sweep file reports (zero-router 83.6, kNN 77.2 at k = 10, 85.2 at
     100), was 85.5, 85.8, 84.4, 85.6, 84.8 (`attn`, k = 10), 85.8, 85.8, 84.7, 85.1, 84.8 (`attn`, k = 100) and
-    85.2, 84.7, 84.7, 84.8, 84.8 (`double-attn`, k = 10). Five are kept for all, though one or two were best there, because of a few
-    hundred training queries an epoch makes a handful of steps.
+    85.2, 84.7, 84.7, 84.8, 84.8 (`double-attn`, k = 10). Five are kept for all, though one or two
+    were best there, because of a few hundred training queries an epoch makes a handful of steps.
 
     Args:
         k: Size of the support set; the paper has 10 and 100.
