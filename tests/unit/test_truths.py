@@ -215,7 +215,7 @@ CASES = [
     Case(truth="clustered", router="uniroute", params=(("clusters", 48),)),
     Case(truth="clustered", router="avengers", utility=0.8),
     Case(truth="smooth", router="knn", params=(("k", 150),)),
-    Case(truth="smooth", router="attn"),
+    Case(truth="smooth", router="attn", params=(("k", 100), ("epochs", 2))),
     Case(truth="pairwise", router="routellm-mf", params=(("epochs", 20), ("learning_rate", 0.001))),
     # Weights of at most 100 : 1 smooth so much that win rates keep their order but are drawn to the mean: prices of
     # cost buy too little then.
