@@ -82,11 +82,12 @@ def test_the_best_router_is_exported_and_routes(cli: Any, ran: Path) -> None:
     best = shown(
         cli,
         "sql",
-        "SELECT router FROM leaderboard WHERE formulation = 'utility' AND router NOT LIKE '%twin' "
-        "AND router <> 'oracle' ORDER BY auc_path_mean DESC LIMIT 1",
+        "SELECT router, auc_path_mean FROM leaderboard WHERE formulation = 'utility' AND router NOT LIKE '%twin' "
+        "AND router <> 'oracle' ORDER BY auc_path_mean DESC",
     )
+    first = [row["router"] for row in best if row["auc_path_mean"] > best[0]["auc_path_mean"] - 1e-9]
     ended = cli("routers", "export", "--best", "winner")
-    assert ended.code == 0 and str(best[0]["router"]) in ended.out
+    assert ended.code == 0 and ended.out.split(" on ")[0] in first
     assert not [path for path in Path("winner").rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".joblib")]
     ended = cli("route", "--router", "winner", "red one two", "--preference", "low-cost")
     assert ended.code == 0 and "price of cost 1" in ended.out and "→" in ended.out
