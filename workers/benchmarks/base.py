@@ -28,10 +28,11 @@ EXTRAS: Mapping[str, str] = {
     "verifier": "confidence of a verifier in the model's answer, in [0, 1]",
     "margin": "probability of the answer's first token minus that of the runner-up, in [0, 1]",
     "input_tokens": "tokens of the prompt, as the model counts them",
+    "output_tokens": "tokens of the model's answer, as it counts them",
     "samples": "scores of repeated answers, whose mean is the score; a third axis",
 }
 #: Those that are outcomes themselves, hidden of queries to be routed.
-OUTCOME_EXTRAS = ("samples",)
+OUTCOME_EXTRAS = ("samples", "output_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)

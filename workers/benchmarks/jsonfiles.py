@@ -185,14 +185,13 @@ class _Stream:
             except ValueError as error:
                 problem = error
             else:
+                length = end - self._at
                 if end < len(self._text) or not self._more(_CHUNK):  # a number may go on
-                    if end - self._at > self._most:
-                        raise self.broken(f"a record of over {self._most >> 20} MB")
-                    self._advance(end)
+                    self._advance(self._at + length)
                     return value
                 continue
             if len(self._text) - self._at > self._most:
-                raise self.broken(f"no record within {self._most >> 20} MB")
+                raise self.broken(f"no whole record within {self._most >> 20} MB")
             if not self._more(more):
                 raise self.broken(_brief(problem)) from problem
             more *= 2  # so that a long value is tried a few times only

@@ -20,7 +20,10 @@ Rows = npt.NDArray[np.int64]
 #: Optional columns of numbers: least and most value, and what the numbers are.
 _NUMBERS = {
     **dict.fromkeys(("confidence", "verifier", "margin"), (0.0, 1.0, "is outside [0, 1]; rescale it")),
-    "input_tokens": (0.0, np.finfo(np.float64).max, "is negative or infinite; give a number of tokens"),
+    **dict.fromkeys(
+        ("input_tokens", "output_tokens"),
+        (0.0, np.finfo(np.float64).max, "is negative or infinite; give a number of tokens"),
+    ),
 }
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
