@@ -74,15 +74,17 @@ def _value(value: Any) -> str:
 
 
 def skipped_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was not computed by definition, a line per router, benchmark and reason.
+    """What was not computed by definition, a line per router and reason.
 
     Args:
         rows: `benchmark, encoder, router, reason, n` of the skipped units.
     """
-    units: Counter[tuple[str, str, str]] = Counter()
+    units: Counter[tuple[str, str]] = Counter()
+    benchmarks: dict[tuple[str, str], dict[str, None]] = {}
     for row in rows:
-        units[row["router"], row["benchmark"], row["reason"]] += row["n"]
+        units[row["router"], row["reason"]] += row["n"]
+        benchmarks.setdefault((row["router"], row["reason"]), {}).setdefault(row["benchmark"])
     return [
-        f"{router} on {benchmark}: skipped, {reason} ({n} unit{'' if n == 1 else 's'})"
-        for (router, benchmark, reason), n in units.items()
+        f"{router} on {', '.join(benchmarks[router, reason])}: skipped, {reason} ({n} unit{'' if n == 1 else 's'})"
+        for (router, reason), n in units.items()
     ]

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
+from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder, load_encoders
 from orchestrator.enlist import unit_row
 from orchestrator.errors import PlanError, SweepError
 from orchestrator.explain import REASONS, explain
 from orchestrator.keys import canonical_json, digest, unit_key
 from orchestrator.plan import Plan, PlannedUnit, plan_sweep
 from orchestrator.queue import State
+from orchestrator.shards import context_name
 from orchestrator.sweep import Sweep
+from tests.tiny import tiny_benchmark
 from workers.benchmarks.base import Benchmark, Model
 from workers.encoders.base import make_encoder
 from workers.errors import EncoderError, RouterError
@@ -391,3 +393,25 @@ def test_row_of_a_unit() -> None:
 def test_reference_is_one_of_the_sweeps_routers() -> None:
     with pytest.raises(SweepError, match="reference"):
         make_plan(reference="nobody")
+
+
+def test_data_that_a_router_reads_are_part_of_its_key_and_of_no_others():
+    benchmark = tiny_benchmark()
+    responses = np.array([[f"{i} {j}" for j in range(2)] for i in range(12)], dtype=object)
+    offered = replace(benchmark, extras={"response": responses})
+    other = replace(benchmark, extras={"response": responses[::-1].copy()})
+
+    def planned(found):
+        sweep = Sweep.from_dict(
+            {"name": "s", "benchmarks": ["null"], "encoders": ["hash-ngrams"], "routers": ["zero-router", "fusion"]}
+        )
+        evaluated = EvaluatedBenchmark(name="null", task=None, benchmark=found, source=found)
+        units = plan_sweep(sweep, [evaluated], load_encoders(sweep.encoders)).units
+        return {unit.router: unit for unit in units if unit.router}
+
+    without, with_, with_other = planned(benchmark), planned(offered), planned(other)
+    assert without["fusion"].skipped == "needs response" and not without["fusion"].data
+    assert with_["fusion"].skipped is None and with_["fusion"].data == ("response",)
+    assert len({plan["fusion"].key for plan in (without, with_, with_other)}) == 3
+    assert len({plan["zero-router"].key for plan in (without, with_, with_other)}) == 1
+    assert context_name(with_["fusion"]) != context_name(with_["zero-router"])

@@ -20,7 +20,7 @@ from orchestrator.errors import AnalysisError
 from orchestrator.reports.figures import Axis, _nice_step, _path, _without_straight, frontier_figure
 from orchestrator.reports.html import render
 from orchestrator.reports.terminal import print_report
-from orchestrator.reports.words import chosen
+from orchestrator.reports.words import chosen, skipped_lines
 
 HOSTILE = "<script>alert('x')</script> [bold]&"
 
@@ -355,3 +355,15 @@ def test_terminal_of_one_split(study: Study) -> None:
     print_report(Console(file=out, width=80, color_system=None), study.sweep, study.results[study.results["seed"] == 0])
     assert "without a verdict on all 3" in " ".join(out.getvalue().split())
     assert not re.search(r"\bnan\b", out.getvalue())
+
+
+def test_what_was_skipped_is_said_once_for_each_router_and_reason():
+    rows = [
+        {"router": "fusion", "benchmark": "a", "encoder": None, "reason": "needs response", "n": 2},
+        {"router": "fusion", "benchmark": "b", "encoder": None, "reason": "needs response", "n": 2},
+        {"router": "<x>", "benchmark": "a", "encoder": None, "reason": "needs task", "n": 1},
+    ]
+    assert skipped_lines(rows) == [
+        "fusion on a, b: skipped, needs response (4 units)",
+        "<x> on a: skipped, needs task (1 unit)",
+    ]

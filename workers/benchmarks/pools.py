@@ -81,7 +81,10 @@ def match(pool: Pool, models: Sequence[str], where: str) -> Members:
     found: dict[str, str] = {}
     missing = dict.fromkeys(pool.prices, "")
     for spell in _SPELLINGS:
-        of_pool, of_models = _by_spelling(list(missing), spell), _by_spelling([m for m in models if m not in found], spell)
+        of_pool, of_models = (
+            _by_spelling(list(missing), spell),
+            _by_spelling([m for m in models if m not in found], spell),
+        )
         for spelling, members in of_pool.items():
             candidates = of_models.get(spelling, [])
             if len(members) == len(candidates) == 1:
@@ -182,4 +185,6 @@ def _several(names: Sequence[str], n: int = 8) -> str:
 
 def pool_rows() -> list[dict[str, Any]]:
     """One row per pool, for listings."""
-    return [{"pool": name, "models": len(pool.prices), "names": ", ".join(pool.prices)} for name, pool in pools().items()]
+    return [
+        {"pool": name, "models": len(pool.prices), "names": ", ".join(pool.prices)} for name, pool in pools().items()
+    ]

@@ -71,7 +71,9 @@ class Prices:
                 raise BenchmarkError(f"{columns.at(row)}: model {name!r} stands twice; keep one of its prices.")
             table[name] = Price(input=float(given), output=float(out), image=image)
         dates = sorted({date for date in columns.strings("as_of") if date})
-        dated = "" if not dates else f" (as of {dates[0]})" if len(dates) == 1 else f" (as of {dates[0]} to {dates[-1]})"
+        dated = (
+            "" if not dates else f" (as of {dates[0]})" if len(dates) == 1 else f" (as of {dates[0]} to {dates[-1]})"
+        )
         return cls(source=f"{path.name}{dated}", table=table)
 
     def find(self, model: str) -> Price | None:

@@ -42,7 +42,7 @@ class GraphNetwork(TrainedRouter, ABC):
     """Outputs for every pair of a query and a model: standardised score and cost, or a logit.
 
     What models differ by starts at zero, and so does every output: without an epoch it predicts the training means
-    (as a selector, the shares of the labels), and models differ by their data alone, never by their order.
+    (as a selector, the shares of the labels), and all models start alike.
     """
 
     formulations = ("utility", "selection")
