@@ -63,7 +63,7 @@ class Graph(GraphNetwork):
     k is cut to what the training side offers. k, epochs, rate, decay and batch size were chosen by validation
     `auc_path` under MiniLM at split indices 100 to 102 of RouterBench's rows, which no sweep file reports (zero-router
     83.6, kNN 77.2 at k = 10, 85.2 at 100). After 1, 2, 3, 5, 8, 12 epochs k = 10 had 85.0, 85.1, 85.0, 84.9, 85.4,
-    85.5, k = 100 85.4, 85.5, 85.2, 85.1, 85.1, 85.6. At k = 10 and 8 epochs: rate 3e-4 85.0, decay 1e-2 85.4, batch
+    85.3, k = 100 85.4, 85.1, 84.8, 85.1, 85.1, 85.6. At k = 10 and 8 epochs: rate 3e-4 84.9, decay 1e-2 85.2, batch
     128 84.9. Per task after 8 epochs, zero-router, k = 10, k = 100: ARC 92.6, 92.1, 92.5; MBPP 67.2, 65.8, 65.2;
     Winogrande 79.9, 80.5, 80.4. On generated data without anything to learn (zero-router 52.3) k = 10 had 50.2, k = 100
     52.0.
