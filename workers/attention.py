@@ -77,10 +77,11 @@ def read_out(weights: Tensors, states: torch.Tensor, name: str) -> torch.Tensor:
 def _tokens(weights: Tensors, support: Support) -> torch.Tensor:
     """The null token, which every query may attend to, then the examples. [B, b, T, width]."""
     members, b, k, _ = support.examples.shape
-    outcomes = support.outcomes.reshape(members, b * k, -1)
+    # No size is left to be inferred: a support set may be empty.
+    outcomes = support.outcomes.flatten(3).flatten(1, 2)
     tokens = support.examples.flatten(1, 2) @ weights["example"] + outcomes @ weights["outcomes"]
     null = support.queries.new_ones(members, b, 1) @ weights["null"]
-    return torch.cat([null.unsqueeze(2), tokens.view(members, b, k, -1)], dim=2)
+    return torch.cat([null.unsqueeze(2), tokens.view(members, b, k, tokens.shape[-1])], dim=2)
 
 
 def _self_attention(weights: Tensors, name: str, tokens: torch.Tensor, *, heads: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from workers.attention import Support, _heads, _joined, _self_attention, _weights, attend_both, attend_examples
 from workers.routers.attention import Attn, DoubleAttn
 from workers.routers.base import mean_outcomes
+from workers.routers.labels import spread_labels
 
 ROUTERS = [Attn, DoubleAttn]
 
@@ -59,6 +60,25 @@ def test_double_attention_is_equivariant_to_the_order_of_models(seed, m):
     moved = support._replace(outcomes=support.outcomes[:, :, :, order])
     straight = states(DoubleAttn, weights, support)
     assert torch.allclose(straight[:, :, order], states(DoubleAttn, turned, moved), rtol=1e-3, atol=1e-3)
+
+
+@given(seed=st.integers(0, 10_000), m=st.integers(2, 6))
+@settings(max_examples=15, deadline=None)
+def test_attention_is_equivariant_to_the_order_of_models_and_their_weights(seed, m):
+    weights, support = drawn(Attn, m=m, seed=seed)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(m))
+    per_model = weights["outcomes"].view(2, m, 3, -1)  # three rows for each model
+    columns = weights["outputs"][..., : 2 * m].view(2, -1, m, 2)  # two columns for each model
+    turned = {
+        **weights,
+        "outcomes": per_model[:, order].flatten(1, 2),
+        "outputs": columns[:, :, order].flatten(2),
+    }
+    moved = support._replace(outcomes=support.outcomes[:, :, :, order])
+    straight = Attn().forward(weights, support, 2).view(2, 3, m, 2)
+    assert torch.allclose(
+        straight[:, :, order], Attn().forward(turned, moved, 2).view(2, 3, m, 2), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_attention_is_torchs_own():
@@ -134,6 +154,43 @@ def test_k_is_cut_to_the_training_side(cls, random_sides):
     router = cls(k=500, epochs=1).fit(train, rng())
     assert router.k_ == 19
     assert np.isfinite(router.predict(queries).scores).all()
+
+
+@pytest.mark.parametrize("cls", ROUTERS)
+@pytest.mark.parametrize("n", [1, 40])
+def test_without_a_foreign_neighbour_the_support_set_is_empty(cls, n, random_sides):
+    train, queries = random_sides(n_train=n)
+    train = replace(train, groups=np.zeros(n, dtype=np.int64))
+    router = cls(k=10, epochs=2).fit(train, rng())
+    assert router.k_ == 0
+    prediction = router.predict(queries)
+    assert np.isfinite(prediction.scores).all() and np.isfinite(prediction.costs).all()
+    chosen = cls(k=10, epochs=2).fit_selector(train, 0.5, rng()).select(queries)
+    assert chosen.shape == (queries.n,)
+
+
+@pytest.mark.parametrize("cls", ROUTERS)
+def test_a_model_that_was_never_observed_leaves_predictions_finite(cls, random_sides):
+    train, queries = random_sides(n_models=3)
+    scores, costs = train.scores.copy(), train.costs.copy()
+    scores[:, 1] = costs[:, 1] = np.nan
+    prediction = cls(k=10, epochs=2).fit(replace(train, scores=scores, costs=costs), rng()).predict(queries)
+    assert np.isfinite(prediction.scores).all() and np.isfinite(prediction.costs).all()
+
+
+@pytest.mark.parametrize("cls", ROUTERS)
+def test_one_model_is_predicted_and_chosen(cls, random_sides):
+    train, queries = random_sides(n_models=1)
+    assert cls(k=10, epochs=2).fit(train, rng()).predict(queries).scores.shape == (queries.n, 1)
+    assert not cls(k=10, epochs=2).fit_selector(train, 0.5, rng()).select(queries).any()
+
+
+@pytest.mark.parametrize("cls", ROUTERS)
+def test_without_an_epoch_the_selector_names_the_most_frequent_label(cls, random_sides):
+    train, queries = random_sides()
+    shares = spread_labels(train.scores, train.costs, 0.5).sum(axis=0)
+    chosen = cls(k=10, epochs=0).fit_selector(train, 0.5, rng()).select(queries)
+    assert (chosen == shares.argmax()).all()
 
 
 @pytest.mark.parametrize("cls", ROUTERS)
