@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from orchestrator.errors import SweepError
@@ -63,19 +64,30 @@ def load_source(entry: BenchmarkEntry, *, home: Path, beside: Path | None) -> Be
         SweepError: Nothing of this name or path.
         BenchmarkError: Its content is at fault.
     """
+    prices = find_path(entry.prices, beside=beside, key="prices") if entry.prices else None
+    read = partial(
+        load_benchmark,
+        embed=entry.embed,
+        score=entry.score,
+        format=entry.format,
+        variant=entry.variant,
+        prices=prices,
+        scale=entry.scale,
+        pool=entry.pool,
+    )
     if entry.path is not None:
         path = find_path(entry.path, beside=beside)
-        return load_benchmark(source_name(path), path=path, embed=entry.embed, score=entry.score)
+        return read(source_name(path), path=path)
     imported = imported_names(home)
     if entry.name in imported:
-        return load_benchmark(entry.name, path=imported_folder(home) / entry.name, embed=entry.embed, score=entry.score)
+        return read(entry.name, path=imported_folder(home) / entry.name)
     embedded = list(embedded_sources())
     if entry.name not in embedded:
         raise SweepError(
             f"unknown benchmark {entry.name!r}; {nearest(entry.name, embedded + imported)} "
             "Give `path:` to read files, or import it: `roadtest benchmarks import DIR --name NAME`."
         )
-    return load_benchmark(entry.name, embed=entry.embed, score=entry.score)
+    return read(entry.name)
 
 
 def load_benchmarks(sweep: Sweep, *, home: Path, beside: Path | None) -> list[EvaluatedBenchmark]:

@@ -37,8 +37,21 @@ class BenchmarkEntry(_Strict):
     path: str | None = Field(
         None, description="Folder or file, tried under ROADTEST_SHARED, then beside the sweep file."
     )
-    embed: str = Field("prompt", description="Column that encoders see.")
-    score: str = Field("score", description="Column of `outcomes` that holds the score.")
+    format: str | None = Field(
+        None, description="How to read `path`, of `roadtest benchmarks formats`; default: what it looks like."
+    )
+    embed: str = Field("prompt", description="Column or field of the questions that encoders see.")
+    score: str | None = Field(
+        None, description="Column of `outcomes` (default `score`), or metric or scorer of logs (default the first)."
+    )
+    variant: str | None = Field(None, description="Filter or other variant of the answers, in logs that have several.")
+    prices: str | None = Field(
+        None, description="Table of prices (model, input, output: USD per 1M tokens; image: USD), found as `path` is."
+    )
+    scale: float = Field(1.0, gt=0, description="Highest score of the logs, such as 100 for percentages.")
+    pool: str | None = Field(
+        None, description="Keep the models of this pool, of `roadtest benchmarks pools`, at its prices."
+    )
     tasks: Literal["all", "each", "each+all"] | list[str] = Field(
         "all",
         description="`all` together, `each` as a benchmark named <name>/<task>, `each+all`, or a list taken together.",
@@ -283,8 +296,13 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{where + ': ' if where else ''}{message}{given}."
 
 
-def find_path(path: str, *, beside: Path | None) -> Path:
-    """A benchmark's path: absolute, or under ROADTEST_SHARED (default `../shared`), or beside the sweep file.
+def find_path(path: str, *, beside: Path | None, key: str = "path") -> Path:
+    """Where a benchmark's path is: absolute, or under ROADTEST_SHARED (default `../shared`), or beside the sweep file.
+
+    Args:
+        path: As the sweep file has it.
+        beside: Folder of the sweep file.
+        key: Which key of the entry holds it.
 
     Raises:
         SweepError: In none of these places.
@@ -299,6 +317,6 @@ def find_path(path: str, *, beside: Path | None) -> Path:
             return place
     tried = " and ".join(str(place) for place in places)
     raise SweepError(
-        f"benchmark path {path!r} is neither of {tried}; set ROADTEST_SHARED to the folder that holds it, "
-        "or correct `path:`."
+        f"benchmark {key} {path!r} is neither of {tried}; set ROADTEST_SHARED to the folder that holds it, "
+        f"or correct `{key}:`."
     )

@@ -67,4 +67,6 @@ def _leave(code: int) -> NoReturn:
 
 
 def _say(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
+    from orchestrator.cli.output import plain
+
+    sys.stderr.write(f"error: {plain(message)}\n")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.cli import catalog, database, doctor, jobs, options, read, run, units
+from orchestrator.cli import benchmarks, catalog, database, doctor, jobs, options, read, run, units
 
 app = typer.Typer(
     name="roadtest",
@@ -33,7 +33,7 @@ def _options(
 
 for _module in (run, jobs, read, units):
     _module.add_to(app)
-app.add_typer(catalog.benchmarks, name="benchmarks")
+app.add_typer(benchmarks.app, name="benchmarks")
 app.add_typer(catalog.encoders, name="encoders")
 app.add_typer(catalog.routers, name="routers")
 app.command()(catalog.route)

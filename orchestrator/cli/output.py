@@ -58,7 +58,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool, title: str |
         return
     sys.stdout.write("\t".join(first[0]) + "\n")
     for row in chain(first, iterator):
-        sys.stdout.write("\t".join(" ".join(_shown(value).split()) for value in row.values()) + "\n")
+        sys.stdout.write("\t".join(plain(" ".join(_shown(value).split())) for value in row.values()) + "\n")
 
 
 def _print_json_array(rows: Iterable[Mapping[str, Any]]) -> None:
@@ -80,7 +80,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]], title: str | None) -> None:
         numeric = all(isinstance(row[column], int | float) or row[column] is None for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_shown(row[column])) for column in columns))
+        table.add_row(*(Text(plain(_shown(row[column]))) for column in columns))
     console().print(table if rows else "(no rows)")
 
 
@@ -88,6 +88,11 @@ def _shown(value: Any) -> str:
     if value is None or value != value:
         return "–"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def plain(text: str) -> str:
+    """A text of files for the terminal: its control characters, which would move the cursor, as escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 class _JsonLines(logging.Formatter):

@@ -24,15 +24,19 @@ def add_to(app: typer.Typer) -> None:
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("sweep.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite.")] = False,
+    benchmark: Annotated[str, typer.Option(help="Embedded or imported benchmark that it begins with.")] = "toolbox",
 ) -> None:
     """Write a commented sweep file to start from."""
+    import json
     from importlib.resources import files
 
     from orchestrator.errors import SweepError
 
     if path.exists() and not force:
         raise SweepError(f"{path} is there already; name another file or give --force.")
-    path.write_text(files("orchestrator").joinpath("sweep-template.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    template = files("orchestrator").joinpath("sweep-template.yaml").read_text(encoding="utf-8")
+    shown = benchmark if benchmark.isidentifier() else json.dumps(benchmark)
+    path.write_text(template.replace("  - toolbox #", f"  - {shown} #", 1), encoding="utf-8")
     typer.echo(f"{path} written; `roadtest run {path}` runs it.")
 
 

@@ -33,6 +33,7 @@ def test_no_name_but_its_own_lies_at_the_top(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"orchestrator", "workers", "roadtest"}
     assert "orchestrator/store/migrations/versions/0001_initial.py" in names
     assert "roadtest/py.typed" in names
+    assert {"workers/benchmarks/prices.csv", "workers/benchmarks/pools.csv"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".db")]
 
 
