@@ -11,6 +11,7 @@ from orchestrator.plan import PlannedUnit
 from orchestrator.shards import context_name
 from orchestrator.store import Store
 from workers.embed import content_sha, slice_name
+from workers.encoders.fitted import SplitEncoder
 
 
 def build_context(store: Store, planned: PlannedUnit, artifacts: str) -> tuple[Context, str | None]:
@@ -33,8 +34,18 @@ def build_context(store: Store, planned: PlannedUnit, artifacts: str) -> tuple[C
         images=(None,) * benchmark.n_queries,
         extras={name: values for name, values in benchmark.extras.items() if name in planned.data},
     )
+    name, encoder = context_name(planned), None
+    if embedding is not None and embedding.fitted:
+        entry = embedding.encoder.entry
+        encoder = SplitEncoder(
+            where=name,
+            name=entry.target,
+            params=entry.params,
+            texts=None if embedding.base else benchmark.texts,
+        )
+        embedding = embedding.base
     if embedding is None:
-        return EvaluateContext(name=context_name(planned), benchmark=light), None
+        return EvaluateContext(name=name, benchmark=light, encoder=encoder), None
     digest = embedding.digest
     found = store.query(
         lambda session: session.rows("SELECT start, stop, sha256 FROM artifact WHERE embedding = :e", e=digest)
@@ -45,6 +56,6 @@ def build_context(store: Store, planned: PlannedUnit, artifacts: str) -> tuple[C
     position = {query: i for i, query in enumerate(embedding.queries)}
     rows = embedding.inputs.row_of_query[np.array([position[query] for query in benchmark.queries])]
     context = EvaluateContext(
-        name=context_name(planned), benchmark=light, slices=slices, rows=rows, artifacts=artifacts
+        name=name, benchmark=light, slices=slices, rows=rows, artifacts=artifacts, encoder=encoder
     )
     return context, content_sha([sha256 for _, sha256 in slices])

@@ -332,7 +332,8 @@ class Coordinator:
 
     def _mend(self, flight: _Flight) -> None:
         """An embedding cannot be read: its damaged slices are embedded again before its units are claimed again."""
-        embedding = flight.units[0].planned.embedding
+        planned = flight.units[0].planned.embedding
+        embedding = planned.stored if planned else None
         assert embedding is not None
         if flight.shard.id < self._mended.get(embedding.digest, 0):
             return  # it went out before the last look and says nothing about what is there now

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from orchestrator.contexts import build_context
 from orchestrator.errors import NotFoundError
@@ -15,10 +18,12 @@ from orchestrator.run import artifacts_url, load_plan
 from orchestrator.store import Session, Store, reading
 from orchestrator.sweep import Sweep
 from workers.deployed import Deployed
+from workers.encoders.base import make_encoder
+from workers.encoders.fitted import FittedEncoder, encoder_stream, fitted_rows
 from workers.errors import RouterError
 from workers.routers.base import Router, router_class
 from workers.seeding import generator
-from workers.sides import cost_ratios, subset, whole
+from workers.sides import cost_ratios, hidden, subset, whole
 from workers.splits import split_benchmark
 from workers.units import PREFERENCES, EvaluateUnit
 
@@ -143,9 +148,17 @@ def _fit(store: Store, planned: PlannedUnit, chosen: Mapping[str, Any], *, train
     assert isinstance(context, EvaluateContext)
     benchmark = context.benchmark
     side = whole(benchmark, cost_ratios(benchmark, unit.protocol), context.embedding())
+    rows = np.arange(side.n)
     if train_only:
-        split = split_benchmark(benchmark, unit.split, root_seed=unit.root_seed, train_size=unit.train_size)
-        side = subset(side, split.train)
+        rows = split_benchmark(benchmark, unit.split, root_seed=unit.root_seed, train_size=unit.train_size).train
+    fitted = None
+    if context.encoder is not None:
+        seen = side if context.encoder.texts is None else replace(side, texts=context.encoder.texts)
+        encoder = make_encoder(context.encoder.name, context.encoder.params)
+        assert isinstance(encoder, FittedEncoder)
+        fitted = encoder.fit(subset(seen, rows), encoder_stream(encoder, unit))
+        side = replace(side, matrix=fitted_rows(fitted, hidden(seen)))
+    side = subset(side, rows)
     routers: dict[str, Router] = {}
     wanted: Mapping[str, float | None] = PREFERENCES if unit.formulation == "selection" else {"router": None}
     for name, price in wanted.items():
@@ -161,4 +174,5 @@ def _fit(store: Store, planned: PlannedUnit, chosen: Mapping[str, Any], *, train
         recipe=None if embedding is None else json.loads(json.dumps(embedding.recipe)),
         support=side.X if side.matrix is not None else None,
         outcomes=side.outcomes,
+        fitted=fitted,
     )

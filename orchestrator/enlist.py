@@ -179,12 +179,13 @@ def unit_row(planned: PlannedUnit, ids: Mapping[str, Any]) -> dict[str, Any]:
         ids: Its `benchmark_id`, `encoder_id` and `split_id`.
     """
     unit = planned.unit
+    stored = planned.embedding.stored if planned.embedding else None
     row: dict[str, Any] = {
         "key": unit.key,
         "kind": planned.kind,
         "spec": planned.spec_json,
         "config": planned.config,
-        "embedding": planned.embedding.digest if planned.embedding else None,
+        "embedding": stored.digest if stored else None,
         "state": "skipped" if planned.skipped else "ready",
         "reason": planned.skipped,
         "router": None,

@@ -10,9 +10,10 @@ from itertools import product
 from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
 from orchestrator.errors import PlanError
 from orchestrator.planned import Embedding, EmbedGroup, EvaluateGroup, PlannedRouter, PlannedUnit, UnitGroup, Units
-from orchestrator.sweep import RouterEntry, Sweep
+from orchestrator.sweep import EncoderEntry, RouterEntry, Sweep
 from workers.benchmarks.base import ENOUGH_COMPLETE
 from workers.embed import check_inputs, embedding_digest, unique_inputs
+from workers.encoders.fitted import FittedEncoder
 from workers.errors import RouterError
 from workers.routers.base import Router, resolve_params, router_class
 from workers.splits import split_benchmark
@@ -76,7 +77,10 @@ def plan_sweep(sweep: Sweep, benchmarks: Sequence[EvaluatedBenchmark], encoders:
                 if router.cls.needs_embedding == (encoder is not None):
                     groups += _evaluate_groups(sweep, evaluated, embedding, router, n_train)
     distinct = {embedding.digest: embedding for embedding in embeddings.values()}
-    embeds = [EmbedGroup(embedding=embedding) for embedding in distinct.values()]
+    for embedding in embeddings.values():
+        if embedding.base is not None:
+            distinct.setdefault(embedding.base.digest, embedding.base)
+    embeds = [EmbedGroup(embedding=embedding) for embedding in distinct.values() if not embedding.fitted]
     return Plan(
         sweep=sweep,
         benchmarks=tuple(benchmarks),
@@ -131,7 +135,11 @@ def _training_sizes(sweep: Sweep, evaluated: EvaluatedBenchmark) -> TrainingSize
 
 
 def _embedding(evaluated: EvaluatedBenchmark, encoder: NamedEncoder) -> Embedding:
-    recipe = encoder.encoder.recipe()
+    recipe, base = encoder.encoder.recipe(), None
+    if isinstance(encoder.encoder, FittedEncoder) and encoder.encoder.base is not None:
+        name, params = encoder.encoder.base_entry
+        entry = EncoderEntry(name=name, **params)
+        base = _embedding(evaluated, NamedEncoder(name=name, entry=entry, encoder=encoder.encoder.base))
     inputs = unique_inputs(evaluated.source, encoder.encoder.modality)
     check_inputs(encoder.encoder, inputs)
     return Embedding(
@@ -140,6 +148,7 @@ def _embedding(evaluated: EvaluatedBenchmark, encoder: NamedEncoder) -> Embeddin
         recipe=recipe,
         inputs=inputs,
         queries=evaluated.source.queries,
+        base=base,
     )
 
 

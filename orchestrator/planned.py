@@ -14,6 +14,7 @@ from orchestrator.keys import SpecFamily, text_digest, text_key
 from orchestrator.sweep import RouterEntry, Sweep
 from workers.benchmarks.base import Benchmark
 from workers.embed import BATCH_SCHEME, UniqueInputs, slice_bounds
+from workers.encoders.fitted import FittedEncoder
 from workers.metrics.summary import VERSION as METRICS_VERSION
 from workers.routers.base import Router
 from workers.sides import ENOUGH_VALIDATION, FOLDS
@@ -37,6 +38,18 @@ class Embedding:
     inputs: UniqueInputs
     #: The source's query ids in order, to find a benchmark's rows.
     queries: tuple[str, ...]
+    #: What a fitted encoder reads; None: texts, or it is not fitted.
+    base: Embedding | None = None
+
+    @property
+    def fitted(self) -> bool:
+        """Whether its rows come from each split's training side, so that none are stored."""
+        return isinstance(self.encoder.encoder, FittedEncoder)
+
+    @property
+    def stored(self) -> Embedding | None:
+        """The embedding whose slices evaluations read: itself, or what its fitted encoder reads."""
+        return self.base if self.fitted else self
 
     @property
     def bounds(self) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from workers.benchmarks.base import Floats, Model
 from workers.embed import encode_inputs
 from workers.encoders.base import Encoder, Input, make_encoder
+from workers.encoders.fitted import FittedEncoder, fitted_rows
 from workers.errors import RouterError
 from workers.metrics.frontier import choose
 from workers.plugins import nearest as did_you_mean
@@ -31,6 +32,8 @@ NEIGHBOURS = 10
 _DESCRIPTION = "deployed.json"
 #: Folder of the router of utility prediction; a selector has one for each preference.
 _UTILITY = "router"
+#: Folder of what a fitted encoder learned.
+_ENCODER = "encoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,8 @@ class Deployed:
     outcomes: tuple[Floats, Floats]
     #: Where it comes from: unit, sweep, benchmark, figures.
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    #: The encoder itself, of one that was fitted with the router; None where `encoder` says all.
+    fitted: FittedEncoder | None = None
 
     def save(self, directory: Path) -> None:
         """Write the folder: safetensors and JSON, no pickle.
@@ -96,6 +101,9 @@ class Deployed:
         if self.support is not None:
             state["support"] = self.support
         write_state(directory, description, state, name=_DESCRIPTION)
+        if self.fitted is not None:
+            learned = {name: value for name, value in sorted(vars(self.fitted).items()) if name.endswith("_")}
+            write_state(directory / _ENCODER, {}, learned, name=f"{_ENCODER}.json")
         for name, router in self.routers.items():
             save_router(router, directory / name)
 
@@ -115,6 +123,12 @@ class Deployed:
         try:
             names = [name for name in (_UTILITY, *PREFERENCES) if name in description["routers"]]
             encoder = description["encoder"]
+            fitted = make_encoder(*encoder) if encoder and (directory / _ENCODER).is_dir() else None
+            if isinstance(fitted, FittedEncoder):
+                _, learned = read_state(directory / _ENCODER, name=f"{_ENCODER}.json")
+                vars(fitted).update(learned)
+            else:
+                fitted = None
             return cls(
                 routers={name: load_router(directory / name) for name in names},
                 models=tuple(Model(name=n, family=f, price_in=i, price_out=o) for n, f, i, o in description["models"]),
@@ -124,6 +138,7 @@ class Deployed:
                 support=state.get("support"),
                 outcomes=(state["scores"], state["costs"]),
                 provenance=description["provenance"],
+                fitted=fitted,
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise RouterError(
@@ -191,10 +206,13 @@ class Deployed:
 
     def _side(self, prompts: Sequence[str], task: str) -> Side:
         n = len(prompts)
-        matrix = None
+        matrix, inputs = None, [Input(text=text) for text in prompts]
         if self.encoder is not None:
-            matrix = encode_inputs(_checked(self.encoder, self.recipe), [Input(text=text) for text in prompts])
-        return Side(
+            encoder: Encoder | None = _checked(self.encoder, self.recipe)
+            if isinstance(encoder, FittedEncoder):
+                encoder = encoder.base
+            matrix = None if encoder is None else encode_inputs(encoder, inputs)
+        side = Side(
             rows=np.arange(n),
             matrix=matrix,
             embedding_rows=np.arange(n),
@@ -203,6 +221,7 @@ class Deployed:
             models=self.models,
             texts=tuple(prompts),
         )
+        return side if self.fitted is None else replace(side, matrix=fitted_rows(self.fitted, side))
 
     def _diagnose(self, side: Side, price: float) -> tuple[Floats | None, Floats | None, Floats | None]:
         if self.support is None or side.matrix is None:

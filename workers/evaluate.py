@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from workers.benchmarks.base import ENOUGH_COMPLETE, Benchmark
+from workers.encoders.fitted import SplitEncoder
 from workers.errors import InputError, RouterError
 from workers.metrics.areas import Areas
 from workers.metrics.bootstrap import bootstrap_areas, multiplicities
@@ -30,7 +31,10 @@ TOGETHER = 8
 
 
 def run_evaluate(
-    units: Sequence[EvaluateUnit], benchmark: Benchmark, embedding: npt.NDArray[np.float32] | None = None
+    units: Sequence[EvaluateUnit],
+    benchmark: Benchmark,
+    embedding: npt.NDArray[np.float32] | None = None,
+    encoder: SplitEncoder | None = None,
 ) -> list[EvaluateResult | UnitFailure]:
     """Evaluate a shard. What a unit gives does not depend on the others, bit for bit.
 
@@ -38,13 +42,14 @@ def run_evaluate(
         units: Any routers, splits and options; those of one router family share work.
         benchmark: What all units evaluate on.
         embedding: Unit rows, one for each query of the benchmark; read only. None where no router needs it. [n, d]
+        encoder: What makes of these rows, or of texts, those that routers see; fitted on each training side anew.
 
     Returns:
         A result or a failure for each unit, in their order.
     """
     import scipy.linalg  # noqa: F401 -- it brings a BLAS of its own, which can be limited once it is loaded
 
-    shard = _Shard(benchmark, embedding)
+    shard = _Shard(benchmark, embedding, encoder)
     families: dict[str, list[EvaluateUnit]] = {}
     for unit in units:
         families.setdefault(unit.router, []).append(unit)
@@ -87,10 +92,16 @@ def _failure(key: str, error: BaseException, seconds: float) -> UnitFailure:
 class _Ground:
     """One split at one training size, as all its units share it."""
 
-    def __init__(self, everything: Side, benchmark: Benchmark, unit: EvaluateUnit) -> None:
+    def __init__(
+        self, everything: Side, benchmark: Benchmark, unit: EvaluateUnit, encoder: SplitEncoder | None
+    ) -> None:
         split = split_benchmark(benchmark, unit.split, root_seed=unit.root_seed, train_size=unit.train_size)
-        self.everything, self.root_seed, self.index = everything, unit.root_seed, unit.split
+        self.root_seed, self.index = unit.root_seed, unit.split
         self.options = unit.protocol
+        self.encoded = partial(encoder.encoded, everything, unit) if encoder else None
+        if self.encoded is not None and len(split.train):
+            everything = self.encoded(split.train)
+        self.everything = everything
         self.train = subset(everything, split.train)
         self.validation = subset(everything, split.validation)
         self.test = subset(everything, split.test)
@@ -120,7 +131,7 @@ class _Ground:
     def tuning(self) -> tuple[Trial, ...]:
         """What tuning trains on and judges by."""
         stream = generator(self.root_seed, "folds", self.index)
-        return tuning_trials(self.everything, self.train, self.validation, stream)
+        return tuning_trials(self.everything, self.train, self.validation, stream, self.encoded)
 
     @cached_property
     def zero(self) -> Areas:
@@ -143,8 +154,10 @@ class _Ground:
 class _Shard:
     """A benchmark under one embedding, with what its units share."""
 
-    def __init__(self, benchmark: Benchmark, embedding: npt.NDArray[np.float32] | None) -> None:
-        self.benchmark, self.embedding = benchmark, embedding
+    def __init__(
+        self, benchmark: Benchmark, embedding: npt.NDArray[np.float32] | None, encoder: SplitEncoder | None
+    ) -> None:
+        self.benchmark, self.embedding, self.encoder = benchmark, embedding, encoder
         self.models = [model.name for model in benchmark.models]
         self._everything: dict[str, Side] = {}
         self._grounds: dict[tuple[int, int, float, ProtocolOptions], _Ground] = {}
@@ -186,7 +199,7 @@ class _Shard:
             )
         if unit.formulation not in cls.formulations:
             raise RouterError(f"{where}it has no {unit.formulation} formulation, only {', '.join(cls.formulations)}.")
-        if cls.needs_embedding and self.embedding is None:
+        if cls.needs_embedding and self.embedding is None and self.encoder is None:
             raise RouterError(f"{where}it needs an embedding; name an encoder.")
         missing = [need for need in cls(**unit.params).requirements() if not self.benchmark.offers(need)]
         if missing:
@@ -201,7 +214,7 @@ class _Shard:
             if normalizer not in self._everything:
                 costs = cost_ratios(self.benchmark, unit.protocol)
                 self._everything[normalizer] = whole(self.benchmark, costs, self.embedding)
-            self._grounds[key] = _Ground(self._everything[normalizer], self.benchmark, unit)
+            self._grounds[key] = _Ground(self._everything[normalizer], self.benchmark, unit, self.encoder)
         return self._grounds[key]
 
     def _result(

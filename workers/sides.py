@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,7 +94,13 @@ class Trial:
     queries: Side
 
 
-def tuning_trials(everything: Side, train: Side, validation: Side, rng: np.random.Generator) -> tuple[Trial, ...]:
+def tuning_trials(
+    everything: Side,
+    train: Side,
+    validation: Side,
+    rng: np.random.Generator,
+    encoded: Callable[[Positions, int], Side] | None = None,
+) -> tuple[Trial, ...]:
     """The validation side, or, below 200 queries, five group folds over training and validation.
 
     Args:
@@ -101,6 +108,8 @@ def tuning_trials(everything: Side, train: Side, validation: Side, rng: np.rando
         train: Training side, whole rows or not.
         validation: Validation side, complete rows.
         rng: The same stream for all routers, so that all meet the same folds.
+        encoded: `everything` under an encoder that was fitted on these queries alone, for the fold of this number;
+            None where rows do not depend on the split.
     """
     if validation.n >= ENOUGH_VALIDATION:
         return (Trial(train=train, held=validation, queries=hidden(validation)),)
@@ -110,7 +119,9 @@ def tuning_trials(everything: Side, train: Side, validation: Side, rng: np.rando
     complete = ~np.isnan(everything.outcomes[0][rows]).any(axis=1)
     trials = []
     for i in range(FOLDS):
-        held = subset(everything, rows[(fold == i) & complete])
-        if held.n and (fold != i).any():
-            trials.append(Trial(train=subset(everything, rows[fold != i]), held=held, queries=hidden(held)))
+        judged, fitted = rows[(fold == i) & complete], rows[fold != i]
+        if len(judged) and len(fitted):
+            seen = encoded(fitted, i) if encoded else everything
+            held = subset(seen, judged)
+            trials.append(Trial(train=subset(seen, fitted), held=held, queries=hidden(held)))
     return tuple(trials)

@@ -21,6 +21,7 @@ from workers.artifacts import ArtifactStore
 from workers.benchmarks.base import Benchmark
 from workers.embed import load_embedding, run_embed
 from workers.encoders.base import Input
+from workers.encoders.fitted import SplitEncoder
 from workers.errors import ArtifactError
 from workers.units import EmbedResult, EmbedUnit, EvaluateResult, EvaluateUnit, UnitFailure
 
@@ -57,6 +58,8 @@ class EvaluateContext:
     #: Row of the embedding of each query. [n_queries]
     rows: npt.NDArray[np.int64] | None = None
     artifacts: str = ""
+    #: What is fitted on each split's training side, on the embedding or on texts.
+    encoder: SplitEncoder | None = None
 
     def embedding(self) -> npt.NDArray[np.float32] | None:
         """Rows of the benchmark's queries, None where there is no embedding. [n_queries, d].
@@ -75,7 +78,8 @@ class EvaluateContext:
         except ArtifactError as error:
             trace = traceback.format_exc()
             return [UnitFailure(key=unit.key, kind="artifact", message=str(error), traceback=trace) for unit in units]
-        return run_evaluate([unit for unit in units if isinstance(unit, EvaluateUnit)], self.benchmark, embedding)
+        evaluations = [unit for unit in units if isinstance(unit, EvaluateUnit)]
+        return run_evaluate(evaluations, self.benchmark, embedding, self.encoder)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

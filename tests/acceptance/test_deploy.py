@@ -66,6 +66,31 @@ def test_an_exported_unit_decides_as_it_was_measured(cli: Any, ran: Path, router
         assert [route.model for route in routes] == [row["model"] for row in rows]
 
 
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        {"name": "words", "use": "tfidf-svd", "dim": 8},
+        {"name": "bent", "use": "fine-tuned", "of": {"name": "hash-ngrams", "dim": 32}, "dim": 4, "epochs": 2},
+    ],
+    ids=["texts", "rows"],
+)
+def test_an_export_carries_the_encoder_that_was_fitted_with_it(
+    encoder: dict[str, Any], cli: Any, tiny: Path, write_sweep: Callable[..., Path]
+) -> None:
+    sweep = write_sweep(encoders=[encoder], routers=[{"name": "knn@5", "use": "knn", "k": 5, "twin": True}])
+    ended = cli("run", sweep, "--executor", "local", "--no-report")
+    assert ended.code == 0, ended.err
+    key = unit(cli, "knn@5")
+    assert cli("routers", "export", key[:20], "kept", "--train-only").code == 0
+    rows = shown(cli, "sql", f"SELECT preference, query_key, model FROM decisions WHERE unit_key = '{key}'")
+    prompts = {row["query_id"]: row["question"] for row in questions(sweep)}
+    deployed = Deployed.load(Path("kept"))
+    for preference in ("low-cost", "balanced", "high-performance"):
+        chosen = [row for row in rows if row["preference"] == preference]
+        routes = deployed.route([prompts[row["query_key"]] for row in chosen], preference=preference)
+        assert [route.model for route in routes] == [row["model"] for row in chosen]
+
+
 def questions(sweep: Path) -> list[dict[str, str]]:
     import csv
 

@@ -12,8 +12,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from workers.encoders.presets import PRESETS
 from workers.errors import EncoderError
 from workers.plugins import discover, nearest
+
+Modality = Literal["text", "image", "joint"]
+
+#: Encoders of any model, named before a colon: `st:NAME`.
+OF_ANY_MODEL = ("st", "hf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +48,10 @@ class Encoder(ABC):
     name: ClassVar[str]
     #: Raise it when the same recipe would give other rows.
     version: ClassVar[str] = "1"
-    #: What it reads of a query.
-    modality: ClassVar[Literal["text", "image", "joint"]] = "text"
+    #: What it reads of a query; an encoder made of others may say so in its constructor.
+    modality: Modality = "text"
+    #: Whether an input's row depends on the input alone; not so of `workers.encoders.fitted`.
+    standalone: ClassVar[bool] = True
     #: One line for `roadtest encoders list`.
     summary: ClassVar[str] = ""
     #: Extra of this project that installs it, None when nothing more is needed.
@@ -71,24 +79,31 @@ def encoders() -> dict[str, type[Encoder]]:
 
 
 def make_encoder(name: str, params: Mapping[str, Any] | None = None) -> Encoder:
-    """Make an encoder from a sweep file's entry; `st:NAME` is any sentence-transformers name or path.
+    """Make an encoder from a sweep file's entry: a registered one, a preset, or `st:NAME`, `hf:NAME` for any model.
 
     Raises:
         EncoderError: Unknown name or parameter.
     """
-    params = dict(params or {})
-    if name.startswith("st:"):
-        name, params = "st", {"model": name[3:], **params}
-    known = encoders()
-    if name not in known:
-        raise EncoderError(f"unknown encoder {name!r}; {nearest(name, [*known, 'st:<name or path>'])}")
-    cls = known[name]
-    allowed = [p for p in inspect.signature(cls).parameters]
-    for key in params:
+    known, given = encoders(), dict(params or {})
+    kind, _, model = name.partition(":")
+    if kind in OF_ANY_MODEL and name != kind:
+        cls, given = known[kind], {"model": model, **given}
+    elif name in PRESETS:
+        cls, given = known[PRESETS[name].use], {**PRESETS[name].params, **given}
+    elif name in known:
+        cls = known[name]
+    else:
+        places = [f"{kind}:<name or path>" for kind in OF_ANY_MODEL]
+        raise EncoderError(f"unknown encoder {name!r}; {nearest(name, [*known, *PRESETS, *places])}")
+    allowed = inspect.signature(cls).parameters
+    missing = [key for key, p in allowed.items() if p.default is p.empty and key not in given]
+    if missing:
+        raise EncoderError(f"encoder {name!r} needs {', '.join(missing)}; give it as a key of the encoder's entry.")
+    for key in given:
         if key not in allowed:
-            hint = nearest(key, allowed) if allowed else "it has none."
+            hint = nearest(key, list(allowed)) if allowed else "it has none."
             raise EncoderError(f"encoder {name!r} has no parameter {key!r}; {hint}")
     try:
-        return cls(**params)
+        return cls(**given)
     except (TypeError, ValueError) as error:
         raise EncoderError(f"encoder {name!r}: {error}") from error

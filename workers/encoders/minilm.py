@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from workers.encoders.local_models import FORWARD
 from workers.encoders.st import SentenceEncoder
 from workers.encoders.weights import package_folder
 
@@ -14,6 +15,16 @@ class MiniLM(SentenceEncoder):
     name = "minilm"
     summary = "all-MiniLM-L6-v2, 384-d sentence encoder from a package, no hub"
     extra = "offline"
+
+    def __init__(
+        self,
+        *,
+        dtype: str = "float32",
+        max_length: int | None = None,
+        device: str | None = None,
+        batch: int = FORWARD,
+    ) -> None:
+        super().__init__(dtype=dtype, max_length=max_length, device=device, batch=batch)
 
     @property
     def folder(self) -> Path:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ class Pixels(Encoder):
     """Grey levels in [0, 1] of the image shrunk to size x size by averaging boxes."""
 
     name = "pixels"
-    modality: ClassVar[Literal["text", "image", "joint"]] = "image"
+    modality = "image"
     summary = "grey pixels of the image, shrunk; no weights"
 
     def __init__(self, *, size: int = 16) -> None:
