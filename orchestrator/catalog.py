@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from orchestrator.errors import SweepError
 from orchestrator.sweep import BenchmarkEntry, EncoderEntry, Sweep, find_path
 from workers.benchmarks.base import Benchmark, embedded_sources
+from workers.benchmarks.images import bad_images
 from workers.benchmarks.load import load_benchmark
 from workers.encoders.base import Encoder, make_encoder
 from workers.plugins import nearest
+
+log = logging.getLogger("roadtest.catalog")
+
+#: Queries left out that are named one by one.
+_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,10 +84,10 @@ def load_source(entry: BenchmarkEntry, *, home: Path, beside: Path | None) -> Be
     )
     if entry.path is not None:
         path = find_path(entry.path, beside=beside)
-        return read(source_name(path), path=path)
+        return _decodable(entry, read(source_name(path), path=path))
     imported = imported_names(home)
     if entry.name in imported:
-        return read(entry.name, path=imported_folder(home) / entry.name)
+        return _decodable(entry, read(entry.name, path=imported_folder(home) / entry.name))
     embedded = list(embedded_sources())
     if entry.name not in embedded:
         raise SweepError(
@@ -88,6 +95,19 @@ def load_source(entry: BenchmarkEntry, *, home: Path, beside: Path | None) -> Be
             "Give `path:` to read files, or import it: `roadtest benchmarks import DIR --name NAME`."
         )
     return read(entry.name)
+
+
+def _decodable(entry: BenchmarkEntry, source: Benchmark) -> Benchmark:
+    """The source, without queries whose image cannot be decoded where the entry asks for that."""
+    if entry.bad_images == "refuse":
+        return source
+    bad = bad_images(source)
+    for reason in list(bad.values())[:_NAMED]:
+        log.warning("benchmark %s: left out: %s", entry.name, reason)
+    if bad:
+        log.warning("benchmark %s: %d queries left out for their images", entry.name, len(bad))
+    report = {"n": len(bad), "such_as": list(bad.values())[:_NAMED]}
+    return replace(source.restrict(without=bad), meta={**source.meta, "bad_images": report})
 
 
 def load_benchmarks(sweep: Sweep, *, home: Path, beside: Path | None) -> list[EvaluatedBenchmark]:

@@ -58,6 +58,9 @@ class BenchmarkEntry(_Strict):
     )
     models: list[str] | None = Field(None, description="Candidate models to keep.")
     family: str | None = Field(None, description="Keep the models of this family.")
+    bad_images: Literal["refuse", "skip"] = Field(
+        "refuse", description="`skip` leaves out, and reports, queries whose image cannot be decoded."
+    )
     queries: int | None = Field(None, ge=10, description="Keep so many queries (nested subsamples).")
 
 

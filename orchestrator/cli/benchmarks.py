@@ -1,4 +1,4 @@
-"""Verbs about benchmarks: list, describe, import, formats, pools."""
+"""Verbs about benchmarks: list, describe, fetch, import, formats, pools."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.fetch import fetch_suite
 from orchestrator.cli.options import AsJson, Database, Embed, Score
 
-app = typer.Typer(help="List, describe and import benchmarks.", no_args_is_help=True)
+app = typer.Typer(help="List, describe, fetch and import benchmarks.", no_args_is_help=True)
+app.command("fetch")(fetch_suite)
 
 Format = Annotated[
     str | None, typer.Option(help="How to read it, of `benchmarks formats`; default: what it looks like.")
@@ -187,7 +189,9 @@ def _scale(scale: float) -> float:
 
 
 def _shown(value: object) -> object:
-    return ", ".join(f"{key}: {n}" for key, n in value.items()) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    return ", ".join(f"{key}: {n:.2f}" if isinstance(n, float) else f"{key}: {n}" for key, n in value.items())
 
 
 def _print_reports(meta: Mapping[str, Any]) -> None:

@@ -87,9 +87,35 @@ def test_without_a_complete_row_there_is_no_headroom() -> None:
     ],
 )
 def test_a_best_single_model_that_decides_the_area_is_warned_of(cost: float, score: float, warning: str | None) -> None:
-    d = describe(make([[score, 0.5, 0.0]], [[cost, 1.0, 0.001]]))
+    # The oracle gains by the second query, so that routing is not pointless.
+    d = describe(make([[score, 0.5, 0.0], [score, 0.5, 0.95]], [[cost, 1.0, 0.001]] * 2))
     assert (warning is None) == (d["warnings"] == [])
     assert warning is None or warning in d["warnings"][0]
+
+
+def test_pools_without_anything_to_gain_are_warned_of() -> None:
+    better = [[0.9, 0.2, 0.1], [0.8, 0.8, 0.0], [1.0, 0.2, 0.3]]
+    (warning,) = describe(make(better, [[0.5, 1.0, 0.4]] * 3))["warnings"]
+    assert warning.startswith(
+        "Routing is pointless for quality: choosing the best model for every query would gain 0.0000"
+    )
+    assert "over m0 alone" in warning
+    alone, *_ = describe(make([[0.5], [0.7]], [[1.0], [2.0]]))["warnings"]
+    assert alone == "There is one model: nothing to route between."
+
+
+def test_baselines_are_measured_on_test_sides_as_a_sweep_does() -> None:
+    rng = np.random.default_rng(0)
+    n = 200
+    tasks = [f"t{i % 2}" for i in range(n)]
+    # m0 answers t0 and m1 answers t1, at equal cost: knowing the task is worth as much as knowing everything.
+    S = np.array([[i % 2 == 0, i % 2 == 1] for i in range(n)], dtype=float)
+    d = describe(make(S, np.ones((n, 2)), tasks=tasks, prompts=[f"p{x}" for x in rng.permutation(n)]))
+    found = d["on_test_sides"]
+    # Cost 1 is reached by every choice: the hull from (0, 0) to (1, score) has half of the score's area.
+    assert found["task-zero"] == found["task-oracle"] == found["oracle"] == pytest.approx(50.0)
+    assert found["zero-router"] == pytest.approx(25.0, abs=5)
+    assert describe(make([[0.5, 1.0]], [[1.0, 2.0]]))["on_test_sides"] is None
 
 
 def test_equal_scores_make_the_cheaper_model_the_best_single() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -264,6 +264,7 @@ class Benchmark:
         models: Sequence[str] | None = None,
         family: str | None = None,
         n_queries: int | None = None,
+        without: Container[str] = (),
     ) -> Benchmark:
         """A smaller benchmark of the same source: groups, and so splits, stay the source's.
 
@@ -273,12 +274,13 @@ class Benchmark:
             models: Keep these models.
             family: Keep the models of this family.
             n_queries: Keep the first so many in an order fixed by hashes of the groups (nested subsamples).
+            without: Leave these queries out.
 
         Raises:
             BenchmarkError: A task, model or family that the benchmark lacks.
         """
         where = f"benchmark {self.name!r}"
-        keep = np.ones(self.n_queries, dtype=bool)
+        keep = np.array([query not in without for query in self.queries], dtype=bool)
         if tasks is not None:
             known = sorted(set(self.tasks))
             for task in tasks:

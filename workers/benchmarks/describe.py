@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 
 from workers.benchmarks.base import ENOUGH_COMPLETE, Benchmark, Floats
+from workers.evaluate import run_evaluate
 from workers.metrics.areas import auc
 from workers.metrics.frontier import Path, exact_path
 from workers.routers.base import Prediction
+from workers.units import EvaluateResult, EvaluateUnit, ProtocolOptions
 
 #: A best single model outside this range of cost / c_ref decides most of the area by itself (protocol 2.4).
 TELLING_COST_RATIOS = (0.1, 0.9)
 #: Where the dearest model costs less than this many times the cheapest there is no cost to trade.
 SMALLEST_COST_SPREAD = 1.5
+#: Where the oracle's mean score is less than this above the best single model's there is nothing to gain.
+SMALLEST_GAIN = 0.01
+#: Splits that baselines and references are measured on.
+SPLITS = 5
+_MEASURED = ("zero-router", "task-zero", "task-oracle", "oracle")
 
 
 def describe(benchmark: Benchmark) -> dict[str, Any]:
@@ -25,7 +32,8 @@ def describe(benchmark: Benchmark) -> dict[str, Any]:
         `models` are in canonical order with means over their observed cells (USD; `cost_ratio` = mean cost / c_ref).
         `headroom` is over complete rows of all queries: `best_single` (highest mean score, then cheaper, then
         earlier) and `oracle_score` are mean scores, `zero_router_auc` is the hull of the single models' means and
-        `oracle_auc` that of the oracle, both as `auc`; None where no row is complete.
+        `oracle_auc` that of the oracle, both as `auc`; None where no row is complete. `on_test_sides` has the mean
+        `auc` of baselines and references as a sweep measures them, over the first splits; None where that cannot be.
     """
     models = _models(benchmark)
     headroom = _headroom(benchmark)
@@ -54,6 +62,7 @@ def describe(benchmark: Benchmark) -> dict[str, Any]:
         "cost_spread": max(costs) / min(costs) if min(costs) > 0 else None,
         "models": models,
         "headroom": headroom,
+        "on_test_sides": _on_test_sides(benchmark),
     }
     return {**summary, "warnings": _warnings(summary)}
 
@@ -96,6 +105,21 @@ def _headroom(benchmark: Benchmark) -> dict[str, Any] | None:
     }
 
 
+def _on_test_sides(benchmark: Benchmark) -> dict[str, float] | None:
+    units = [
+        EvaluateUnit(key=f"{name} {i}", router=name, params={}, split=i, protocol=ProtocolOptions(bootstrap=0))
+        for name in _MEASURED
+        for i in range(SPLITS)
+        if name not in ("task-zero", "task-oracle") or benchmark.offers("task")
+    ]
+    found: dict[str, list[float]] = {}
+    for unit, result in zip(units, run_evaluate(units, benchmark), strict=True):
+        if not isinstance(result, EvaluateResult):  # too small to be split, or hardly a complete row
+            return None
+        found.setdefault(unit.router, []).append(float(result.metrics["auc"] or 0.0))
+    return {name: float(np.mean(areas)) for name, areas in found.items()}
+
+
 def _ratios(costs: Floats, benchmark: Benchmark) -> Floats:
     return costs / benchmark.c_ref if benchmark.c_ref > 0 else np.zeros_like(costs)
 
@@ -110,6 +134,13 @@ def _warnings(summary: dict[str, Any]) -> list[str]:
             f"refused: the pool is too large; leave out models with few outcomes, such as {named}."
         )
     headroom, c_ref = summary["headroom"], summary["c_ref"]
+    if summary["n_models"] == 1:
+        warnings.append("There is one model: nothing to route between.")
+    elif headroom is not None and (gain := headroom["oracle_score"] - headroom["best_single_score"]) < SMALLEST_GAIN:
+        warnings.append(
+            f"Routing is pointless for quality: choosing the best model for every query would gain {gain:.4f} in mean "
+            f"score over {headroom['best_single']} alone; only cost can be saved."
+        )
     if c_ref == 0:
         warnings.append("Every cost is 0: cost ratios are 0 and there is no cost to trade.")
     elif headroom is not None:
