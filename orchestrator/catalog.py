@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from orchestrator.errors import SweepError
+from orchestrator.fetching import find_suite, suite_folder
 from orchestrator.sweep import BenchmarkEntry, EncoderEntry, Sweep, find_path
 from workers.benchmarks.base import Benchmark, embedded_sources
 from workers.benchmarks.images import bad_images
@@ -59,6 +61,12 @@ def imported_names(home: Path) -> list[str]:
     )
 
 
+def fetched_path(entry: BenchmarkEntry, *, home: Path) -> Path:
+    """Where an entry's published suite lies, once `benchmarks fetch` has brought it; `path` is inside of it."""
+    suite = find_suite(str(entry.fetch))
+    return suite_folder(home, suite.name) / (entry.path or suite.path)
+
+
 def source_name(path: Path) -> str:
     """Name of the source at a path: the default of its suite, so that a display name is part of no key."""
     return path.absolute().stem if path.is_file() else path.absolute().name
@@ -82,6 +90,9 @@ def load_source(entry: BenchmarkEntry, *, home: Path, beside: Path | None) -> Be
         scale=entry.scale,
         pool=entry.pool,
     )
+    if entry.fetch is not None:
+        path = fetched_path(entry, home=home)
+        return _decodable(entry, read(entry.fetch, path=path))
     if entry.path is not None:
         path = find_path(entry.path, beside=beside)
         return _decodable(entry, read(source_name(path), path=path))
@@ -118,12 +129,19 @@ def load_benchmarks(sweep: Sweep, *, home: Path, beside: Path | None) -> list[Ev
         BenchmarkError: Content or filters at fault.
     """
     found: list[EvaluatedBenchmark] = []
+    absent: list[str] = []
     for entry in sweep.benchmarks:
+        if entry.fetch is not None and not fetched_path(entry, home=home).exists():
+            absent.append(f"benchmark {entry.name!r} is not on disk; to get it: {find_suite(entry.fetch).command}")
+            log.warning("skipped: %s", absent[-1])
+            continue
         source = load_source(entry, home=home, beside=beside)
         if entry.queries is not None:
             source = source.restrict(n_queries=entry.queries)
         whole = source.restrict(name=entry.name, models=entry.models, family=entry.family)
-        found += _by_task(entry, whole, source)
+        found += _by_shift(entry, whole, source) if sweep.study == "shift" else _by_task(entry, whole, source)
+    if not found:
+        raise SweepError("nothing to evaluate. " + "; ".join(absent))
     return found
 
 
@@ -143,6 +161,31 @@ def _by_task(entry: BenchmarkEntry, whole: Benchmark, source: Benchmark) -> list
             )
         each = [one(whole.restrict(name=f"{entry.name}/{task}", tasks=[task]), task) for task in tasks]
     return each if entry.tasks == "each" else [*each, one(whole, None)]
+
+
+def _by_shift(entry: BenchmarkEntry, whole: Benchmark, source: Benchmark) -> list[EvaluatedBenchmark]:
+    """Every pair of tasks, all with the same number of training queries: half of the smallest task.
+
+    About 70 % of a task's queries are on the training side, so that half of the smallest is there on every split.
+    """
+    if isinstance(entry.tasks, list):
+        whole = whole.restrict(tasks=entry.tasks)
+    sizes = Counter(task for task in whole.tasks if task)
+    if len(sizes) < 2:
+        raise SweepError(f"benchmark {entry.name!r}: `study: shift` needs two tasks or more; it has {len(sizes)}.")
+    n_train = min(sizes.values()) // 2
+    return [
+        EvaluatedBenchmark(
+            name=f"{entry.name}/{trained_on}→{tested_on}",
+            task=tested_on,
+            benchmark=whole.shifted(
+                f"{entry.name}/{trained_on}→{tested_on}", trained_on=trained_on, tested_on=tested_on, n_train=n_train
+            ),
+            source=source,
+        )
+        for tested_on in sorted(sizes)
+        for trained_on in sorted(sizes)
+    ]
 
 
 def load_encoders(entries: Sequence[EncoderEntry]) -> list[NamedEncoder]:

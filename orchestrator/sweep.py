@@ -37,6 +37,10 @@ class BenchmarkEntry(_Strict):
     path: str | None = Field(
         None, description="Folder or file, tried under ROADTEST_SHARED, then beside the sweep file."
     )
+    fetch: str | None = Field(
+        None,
+        description="Published suite of `roadtest benchmarks fetch`; `path` is inside of it. Skipped if not on disk.",
+    )
     format: str | None = Field(
         None, description="How to read `path`, of `roadtest benchmarks formats`; default: what it looks like."
     )
@@ -204,6 +208,11 @@ class Sweep(_Strict):
             hint = f"did you mean {close[0]!r}?" if close else "routers: " + ", ".join(names)
             raise ValueError(f"reference: no router {self.reference!r} in this sweep; {hint}")
         return self
+
+    study: Literal["shift"] | None = Field(
+        None,
+        description="`shift`: instead of tasks, every pair of tasks, trained on one and tested on the other.",
+    )
 
     #: Folder of the sweep file, where relative paths of benchmarks are looked for too.
     _folder: Path | None = PrivateAttr(None)

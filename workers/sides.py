@@ -20,7 +20,8 @@ ENOUGH_VALIDATION = 200
 
 def cost_ratios(benchmark: Benchmark, options: ProtocolOptions) -> Floats:
     """Observed costs in units of cost 1, NaN = not observed; all 0 when nothing costs anything. [n, M]."""
-    unit = benchmark.c_ref if options.cost_normalizer == "dearest_mean" else float(np.nanmax(benchmark.C))
+    dearest_mean = options.cost_normalizer == "dearest_mean"
+    unit = benchmark.c_ref if dearest_mean else float(np.nanmax(benchmark.C[benchmark.evaluated]))
     return benchmark.C / unit if unit > 0 else benchmark.C * 0.0
 
 

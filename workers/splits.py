@@ -37,6 +37,9 @@ def split_benchmark(benchmark: Benchmark, index: int, *, root_seed: int = 0, tra
     Groups of the *source* are ordered by `sha256("s1|{root_seed}|{index}|{group}")`; of G the first 7G // 10 train,
     up to 8G // 10 validate, the rest test. A nested training size keeps the first ceil(f * G_train) groups.
 
+    A shift trains and validates on the queries of its one task that are on these sides and tests on those of its other
+    one; it keeps the first `n_train` training queries in the groups' order, or the fraction `train_size` of them.
+
     Args:
         benchmark: The evaluated benchmark, possibly a task or pool of its source.
         index: Split index, the `seed` of a result.
@@ -48,16 +51,27 @@ def split_benchmark(benchmark: Benchmark, index: int, *, root_seed: int = 0, tra
     n_train, n_held = 7 * total // 10, 8 * total // 10
     kept = math.ceil(train_size * n_train - 1e-9)
     ranks = np.array([rank[group] for group in benchmark.groups])
-    validation = (ranks >= n_train) & (ranks < n_held)
-    test = ranks >= n_held
+    train, validation, test = ranks < kept, (ranks >= n_train) & (ranks < n_held), ranks >= n_held
+    if benchmark.shift is not None:
+        trained_on = benchmark.of_task(benchmark.shift.trained_on)
+        validation, test = validation & trained_on, test & benchmark.evaluated
+        train = _first(ranks, (ranks < n_train) & trained_on, math.ceil(train_size * benchmark.shift.n_train - 1e-9))
     complete = benchmark.complete
     return Split(
         index=index,
-        train=np.flatnonzero(ranks < kept),
+        train=np.flatnonzero(train),
         validation=np.flatnonzero(validation & complete),
         test=np.flatnonzero(test & complete),
         n_dropped=int(((validation | test) & ~complete).sum()),
     )
+
+
+def _first(ranks: Positions, among: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.bool_]:
+    """The first n of some queries in the order of their groups, then their own. [n_queries]."""
+    positions = np.flatnonzero(among)
+    kept = np.zeros(len(ranks), dtype=np.bool_)
+    kept[positions[np.argsort(ranks[positions], kind="stable")[:n]]] = True
+    return kept
 
 
 @lru_cache(maxsize=128)  # tasks and pools of one source share the order

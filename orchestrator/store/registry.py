@@ -54,6 +54,7 @@ def put_benchmark(session: Session, benchmark: Benchmark) -> int:
                 "groups_digest": benchmark.groups_digest,
                 "meta": json.dumps(dict(benchmark.meta), sort_keys=True, default=str),
                 "created_at": session.time(),
+                "trained_on": benchmark.shift.trained_on if benchmark.shift else None,
             }
         ],
         ignore_conflicts=True,

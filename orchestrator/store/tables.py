@@ -61,6 +61,7 @@ benchmark = Table(
     Column("groups_digest", String(64), nullable=False),
     Column("meta", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("trained_on", Text),
 )
 
 model = Table(

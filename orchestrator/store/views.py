@@ -56,7 +56,7 @@ def _statements(dialect: str) -> list[str]:
                u.chosen, u.seed, u.train_size, u.n_train, u.n_validation, u.n_test, sp.n_dropped,
                u.formulation, {metrics},
                u.tuning_seconds, u.privileged, u.query_blind, su.twin_of, u.config, su.position AS sweep_position,
-               {moment.format("u.finished_at")} AS finished_at
+               {moment.format("u.finished_at")} AS finished_at, b.trained_on
         FROM sweep_unit su
         JOIN sweep s ON s.id = su.sweep_id
         JOIN unit u ON u.id = su.unit_id

@@ -147,3 +147,64 @@ def test_duplicated_prompts_of_llmrouter_never_straddle_a_split() -> None:
         sides = [set(prompts[side]) for side in (split.train, split.validation, split.test)]
         assert sum(map(len, sides)) == queries.prompt.nunique()
         assert sum(map(len, (split.train, split.validation, split.test))) == len(queries)
+
+
+# shifts
+
+
+def two_tasks(n: int = 400) -> Benchmark:
+    """Models a and b; task v costs ten times as much as task u, of which there are fewer."""
+    tasks = ["u" if i % 4 == 0 else "v" for i in range(n)]
+    price = np.array([[1.0, 2.0] if task == "u" else [10.0, 20.0] for task in tasks])
+    S = np.tile([0.0, 1.0], (n, 1))
+    S[5, 0] = price[5, 0] = np.nan
+    return Benchmark.build(
+        name="two",
+        queries=[f"q{i:03}" for i in range(n)],
+        prompts=[f"p{i}" for i in range(n)],
+        models=[Model(name="a"), Model(name="b")],
+        S=S,
+        C=price,
+        tasks=tasks,
+    )
+
+
+@pytest.mark.parametrize(("trained_on", "tested_on"), [("u", "v"), ("v", "u"), ("u", "u")])
+def test_a_shift_trains_on_one_task_and_tests_on_the_other(trained_on: str, tested_on: str) -> None:
+    source = two_tasks()
+    plain = split_benchmark(source, 3)
+    shifted = source.shifted("s", trained_on=trained_on, tested_on=tested_on, n_train=50)
+    split = split_benchmark(shifted, 3)
+
+    def ids(benchmark: Benchmark, rows: np.ndarray) -> set[str]:
+        return {benchmark.queries[i] for i in rows}
+
+    def of(rows: np.ndarray, task: str) -> set[str]:
+        return {source.queries[i] for i in rows if source.tasks[i] == task}
+
+    assert len(split.train) == 50
+    assert ids(shifted, split.train) < of(plain.train, trained_on)
+    assert ids(shifted, split.validation) == of(plain.validation, trained_on)
+    assert ids(shifted, split.test) == of(plain.test, tested_on)
+    half = split_benchmark(shifted, 3, train_size=0.5)
+    assert len(half.train) == 25
+    assert ids(shifted, half.train) < ids(shifted, split.train)
+    assert ids(shifted, half.test) == ids(shifted, split.test)
+
+
+def test_the_tested_task_says_what_cost_1_is_and_pairs_are_told_apart() -> None:
+    source = two_tasks()
+    pairs = [source.shifted("s", trained_on=a, tested_on=b, n_train=50) for a in "uv" for b in "uv"]
+    assert [pair.c_ref for pair in pairs] == [2.0, 20.0, 2.0, 20.0]
+    assert len({pair.fingerprint for pair in [*pairs, source]}) == 5
+    assert pairs[0].fingerprint != source.shifted("s", trained_on="u", tested_on="u", n_train=51).fingerprint
+
+
+def test_every_cell_of_a_column_is_tested_on_the_same_queries() -> None:
+    source = two_tasks()
+    for tested_on in "uv":
+        found = []
+        for trained_on in "uv":
+            pair = source.shifted("s", trained_on=trained_on, tested_on=tested_on, n_train=40)
+            found.append({pair.queries[i] for i in split_benchmark(pair, 0).test})
+        assert found[0] == found[1]

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,6 +49,18 @@ class Model:
     price_out: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """Training on one task and testing on another (protocol 5.5)."""
+
+    #: Task of the training and validation queries.
+    trained_on: str
+    #: Task of the test queries, whose costs define cost 1.
+    tested_on: str
+    #: Training queries that are kept, the same for all pairs of tasks.
+    n_train: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Benchmark:
     """A routing benchmark in canonical order: models by name, queries by query_id (code points).
@@ -84,6 +96,8 @@ class Benchmark:
     meta: Mapping[str, Any] = field(default_factory=dict)
     #: What there is of `EXTRAS`: `response` holds text or None, the others numbers or NaN. [n_queries, n_models, ...]
     extras: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    #: Two tasks, one to train on and one to test on; None: all sides have all tasks.
+    shift: Shift | None = None
 
     @classmethod
     def build(
@@ -209,10 +223,19 @@ class Benchmark:
     @cached_property
     def c_ref(self) -> float:
         """Cost 1: the largest of the models' mean observed costs, in USD (protocol 1)."""
-        observed = ~np.isnan(self.C)
-        counts = observed.sum(axis=0)
-        means = np.where(counts > 0, np.nansum(self.C, axis=0) / np.maximum(counts, 1), 0.0)
+        costs = self.C[self.evaluated]
+        counts = (~np.isnan(costs)).sum(axis=0)
+        means = np.where(counts > 0, np.nansum(costs, axis=0) / np.maximum(counts, 1), 0.0)
         return float(means.max())
+
+    @property
+    def evaluated(self) -> npt.NDArray[np.bool_]:
+        """Which queries may be tested on: all but those that a shift has to train on alone. [n_queries]."""
+        return self.of_task(None if self.shift is None else self.shift.tested_on)
+
+    def of_task(self, task: str | None) -> npt.NDArray[np.bool_]:
+        """Which queries are of a task; None: all. [n_queries]."""
+        return np.array([task is None or found == task for found in self.tasks], dtype=np.bool_)
 
     @cached_property
     def groups_digest(self) -> str:
@@ -239,6 +262,8 @@ class Benchmark:
             clean = np.where(np.isnan(array), np.nan, array + 0.0)  # one NaN, no negative zero
             digest.update(np.ascontiguousarray(clean, dtype="<f8").tobytes())
         digest.update(self.groups_digest.encode())
+        if self.shift is not None:
+            digest.update(repr(("shift", *astuple(self.shift))).encode())
         return digest.hexdigest()
 
     def offers(self, need: str) -> bool:
@@ -335,6 +360,15 @@ class Benchmark:
             C=C,
             extras=extras,
         )
+
+    def shifted(self, name: str, *, trained_on: str, tested_on: str, n_train: int) -> Benchmark:
+        """Two of its tasks, one to train and validate on and one to test on; groups, and so sides, stay the source's.
+
+        Raises:
+            BenchmarkError: It has no such task.
+        """
+        both = self.restrict(name=name, tasks=sorted({trained_on, tested_on}))
+        return replace(both, shift=Shift(trained_on=trained_on, tested_on=tested_on, n_train=n_train))
 
 
 def _anything(values: npt.NDArray[Any]) -> bool:
