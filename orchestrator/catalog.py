@@ -132,8 +132,8 @@ def load_benchmarks(sweep: Sweep, *, home: Path, beside: Path | None) -> list[Ev
     absent: list[str] = []
     for entry in sweep.benchmarks:
         if entry.fetch is not None and not fetched_path(entry, home=home).exists():
-            absent.append(f"benchmark {entry.name!r} is not on disk; to get it: {find_suite(entry.fetch).command}")
-            log.warning("skipped: %s", absent[-1])
+            absent.append(find_suite(entry.fetch).command)
+            log.warning("benchmark %s skipped: it is not on disk; to get it: %s", entry.name, absent[-1])
             continue
         source = load_source(entry, home=home, beside=beside)
         if entry.queries is not None:
@@ -141,7 +141,7 @@ def load_benchmarks(sweep: Sweep, *, home: Path, beside: Path | None) -> list[Ev
         whole = source.restrict(name=entry.name, models=entry.models, family=entry.family)
         found += _by_shift(entry, whole, source) if sweep.study == "shift" else _by_task(entry, whole, source)
     if not found:
-        raise SweepError("nothing to evaluate. " + "; ".join(absent))
+        raise SweepError(f"none of the benchmarks is on disk; to get them: {'; '.join(dict.fromkeys(absent))}.")
     return found
 
 

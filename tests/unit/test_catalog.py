@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.catalog import imported_folder, imported_names, load_benchmarks, load_encoders, load_source
-from orchestrator.errors import SweepError
+from orchestrator.errors import OrchestratorError, SweepError
 from orchestrator.sweep import BenchmarkEntry, EncoderEntry, Sweep
 from workers.benchmarks.load import load_benchmark
 from workers.benchmarks.tables import save_tables
@@ -112,3 +112,45 @@ def test_encoders_carry_their_display_name() -> None:
     assert (named.name, named.encoder.name, named.encoder.recipe()["dim"]) == ("narrow", "hash-ngrams", 64)
     with pytest.raises(EncoderError, match="unknown encoder"):
         load_encoders([EncoderEntry(name="nothing")])
+
+
+# published suites and shifts
+
+
+def fetched(folder: Path, *benchmarks: dict[str, Any], study: str | None = None) -> list[Any]:
+    data = {"name": "s", "benchmarks": list(benchmarks), "routers": ["zero-router"], "study": study}
+    return load_benchmarks(Sweep.from_dict(data), home=folder / "home", beside=folder)
+
+
+def test_a_suite_that_is_not_on_disk_is_skipped_with_the_command_that_brings_it(
+    tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tiny.parent / "home" / "suites").mkdir(parents=True)
+    (tiny.parent / "home" / "suites" / "embedllm").symlink_to(tiny)
+    here = {"name": "here", "fetch": "embedllm", "tasks": ["count"]}
+    absent = {"name": "absent", "fetch": "routellm"}
+    (found,) = fetched(tiny.parent, here, absent)
+    assert (found.name, found.benchmark.n_queries, found.benchmark.suite) == ("here", 30, "embedllm")
+    assert "benchmark absent skipped" in caplog.text
+    assert "roadtest benchmarks fetch routellm" in caplog.text
+    with pytest.raises(SweepError, match=r"none of the benchmarks is on disk.*: roadtest benchmarks fetch routellm\.$"):
+        fetched(tiny.parent, absent, {**absent, "name": "again"})
+
+
+def test_an_unknown_suite_is_named(tiny: Path) -> None:
+    with pytest.raises(OrchestratorError, match=r"no suite 'routelm'; did you mean 'routellm'"):
+        fetched(tiny.parent, {"name": "x", "fetch": "routelm"})
+
+
+def test_a_study_of_shifts_has_every_pair_of_tasks_at_one_size(tiny: Path) -> None:
+    found = fetched(tiny.parent, {"name": "tiny", "path": "tiny"}, study="shift")
+    assert [(evaluated.name, evaluated.task) for evaluated in found] == [
+        ("tiny/colour→colour", "colour"),
+        ("tiny/count→colour", "colour"),
+        ("tiny/colour→count", "count"),
+        ("tiny/count→count", "count"),
+    ]
+    assert {evaluated.benchmark.shift.n_train for evaluated in found} == {15}  # half of 30 queries of each task
+    assert len({id(evaluated.source) for evaluated in found}) == 1
+    with pytest.raises(SweepError, match="needs two tasks or more; it has 1"):
+        fetched(tiny.parent, {"name": "tiny", "path": "tiny", "tasks": ["count"]}, study="shift")
