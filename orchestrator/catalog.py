@@ -139,7 +139,8 @@ def load_benchmarks(sweep: Sweep, *, home: Path, beside: Path | None) -> list[Ev
         if entry.queries is not None:
             source = source.restrict(n_queries=entry.queries)
         whole = source.restrict(name=entry.name, models=entry.models, family=entry.family)
-        found += _by_shift(entry, whole, source) if sweep.study == "shift" else _by_task(entry, whole, source)
+        shifts = sweep.study is not None and sweep.study.kind == "shift"
+        found += _by_shift(entry, whole, source) if shifts else _by_task(entry, whole, source)
     if not found:
         raise SweepError(f"none of the benchmarks is on disk; to get them: {'; '.join(dict.fromkeys(absent))}.")
     return found

@@ -16,7 +16,7 @@ from orchestrator.plan import Plan, PlannedUnit
 from orchestrator.store import Session, Store, plans, registry
 from workers.benchmarks.base import Benchmark
 from workers.routers.base import router_class
-from workers.units import EvaluateUnit
+from workers.units import EvaluateUnit, MeasureUnit
 
 log = logging.getLogger("roadtest.enlist")
 
@@ -95,7 +95,8 @@ class _Ids:
         if planned.evaluated is not None:
             fingerprint = planned.evaluated.benchmark.fingerprint
             ids["benchmark_id"] = self.benchmarks[fingerprint]
-            ids["split_id"] = self.splits[fingerprint][planned.spec["split"]]
+            if isinstance(planned.unit, EvaluateUnit):
+                ids["split_id"] = self.splits[fingerprint][planned.unit.split]
         return ids
 
 
@@ -189,6 +190,7 @@ def unit_row(planned: PlannedUnit, ids: Mapping[str, Any]) -> dict[str, Any]:
         "state": "skipped" if planned.skipped else "ready",
         "reason": planned.skipped,
         "router": None,
+        "measure": None,
         "params": None,
         "twin": False,
         "privileged": False,
@@ -213,5 +215,12 @@ def unit_row(planned: PlannedUnit, ids: Mapping[str, Any]) -> dict[str, Any]:
             "seed": unit.split,
             "root_seed": unit.root_seed,
             "train_size": unit.train_size,
+        }
+    if isinstance(unit, MeasureUnit):
+        row |= {
+            "measure": unit.measure,
+            "params": canonical_json(unit.params),
+            "seed": unit.split,
+            "root_seed": unit.root_seed,
         }
     return row

@@ -10,6 +10,7 @@ from itertools import product
 from orchestrator.catalog import EvaluatedBenchmark, NamedEncoder
 from orchestrator.errors import PlanError
 from orchestrator.planned import Embedding, EmbedGroup, EvaluateGroup, PlannedRouter, PlannedUnit, UnitGroup, Units
+from orchestrator.studies import ONLY_MEASURES, dosed, measure_groups
 from orchestrator.sweep import EncoderEntry, RouterEntry, Sweep
 from workers.benchmarks.base import ENOUGH_COMPLETE
 from workers.embed import check_inputs, embedding_digest, unique_inputs
@@ -62,6 +63,9 @@ def plan_sweep(sweep: Sweep, benchmarks: Sequence[EvaluatedBenchmark], encoders:
     for name, n in Counter(evaluated.name for evaluated in benchmarks).items():
         if n > 1:
             raise PlanError(f"benchmarks: two are named {name!r}, one of them a task; give one another `name:`.")
+    study = sweep.study.kind if sweep.study else None
+    if study == "locality":
+        encoders = [*encoders, *dosed(encoders, sweep)]
     embeddings: dict[tuple[int, str], Embedding] = {}
     groups: list[UnitGroup] = []
     for evaluated in benchmarks:
@@ -73,9 +77,11 @@ def plan_sweep(sweep: Sweep, benchmarks: Sequence[EvaluatedBenchmark], encoders:
                 if where not in embeddings:
                     embeddings[where] = _embedding(evaluated, encoder)
                 embedding = embeddings[where]
-            for router in chosen:
-                if router.cls.needs_embedding == (encoder is not None):
+            readers = [router for router in chosen if router.cls.needs_embedding == (encoder is not None)]
+            if study not in ONLY_MEASURES:
+                for router in readers:
                     groups += _evaluate_groups(sweep, evaluated, embedding, router, n_train)
+            groups += measure_groups(sweep, evaluated, embedding, readers)
     distinct = {embedding.digest: embedding for embedding in embeddings.values()}
     for embedding in embeddings.values():
         if embedding.base is not None:

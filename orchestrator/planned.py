@@ -19,7 +19,7 @@ from workers.metrics.summary import VERSION as METRICS_VERSION
 from workers.routers.base import Router
 from workers.sides import ENOUGH_VALIDATION, FOLDS
 from workers.tuning import CRITERIA
-from workers.units import EmbedUnit, EvaluateUnit, Formulation
+from workers.units import EmbedUnit, EvaluateUnit, Formulation, MeasureUnit
 
 #: Part of every key: raise one when its code would give other results for the same inputs.
 VERSIONS = {"protocol": "1", "metrics": METRICS_VERSION}
@@ -77,7 +77,7 @@ class PlannedUnit:
     """A unit with the names that this sweep shows it under."""
 
     #: What travels to a worker.
-    unit: EvaluateUnit | EmbedUnit
+    unit: EvaluateUnit | EmbedUnit | MeasureUnit
     #: What the key is made of.
     spec: Mapping[str, Any]
     #: The same as canonical JSON.
@@ -101,8 +101,9 @@ class PlannedUnit:
 
     @property
     def kind(self) -> str:
-        """`embed` or `evaluate`."""
-        return "embed" if isinstance(self.unit, EmbedUnit) else "evaluate"
+        """`embed`, `evaluate` or `measure`."""
+        kinds = {EmbedUnit: "embed", EvaluateUnit: "evaluate", MeasureUnit: "measure"}
+        return kinds[type(self.unit)]
 
 
 class UnitGroup(Protocol):
@@ -258,6 +259,67 @@ class EvaluateGroup:
             "protocol": options,
             "versions": VERSIONS,
         }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class MeasureGroup:
+    """One measure of a study, of a benchmark under an encoder: at several splits, or of one parameter's values."""
+
+    sweep: Sweep
+    evaluated: EvaluatedBenchmark
+    embedding: Embedding | None
+    measure: str
+    version: str
+    params: Mapping[str, Any]
+    #: What the units differ in: `split`, or a parameter of the measure.
+    field: str
+    values: tuple[Any, ...]
+    #: Display name of the router that is measured, None where it is the embedding.
+    router: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def maker(self) -> Callable[[int], PlannedUnit]:
+        """Work out what the units share; return what makes the i-th of them."""
+        benchmark, embedding = self.evaluated.benchmark, self.embedding
+        family = SpecFamily(
+            {
+                "kind": "measure",
+                "measure": {"name": self.measure, "version": self.version, "params": self.params},
+                "benchmark": benchmark.fingerprint,
+                "source_groups": benchmark.groups_digest,
+                "embedding": embedding
+                and {"recipe": embedding.recipe, "inputs": embedding.inputs.digest, "batches": BATCH_SCHEME},
+                "root_seed": self.sweep.root_seed,
+            },
+            self.field,
+        )
+        config = text_digest(family.text(None))
+
+        def make(i: int) -> PlannedUnit:
+            value = self.values[i]
+            of_split = self.field == "split"
+            spec_json = family.text(value)
+            unit = MeasureUnit(
+                key=text_key(spec_json),
+                measure=self.measure,
+                params=self.params if of_split else {**self.params, self.field: value},
+                split=value if of_split else 0,
+                root_seed=self.sweep.root_seed,
+            )
+            return PlannedUnit(
+                unit=unit,
+                spec=family.spec(value),
+                spec_json=spec_json,
+                config=config,
+                embedding=embedding,
+                evaluated=self.evaluated,
+                encoder=embedding.encoder.name if embedding else None,
+                router=self.router,
+            )
+
+        return make
 
 
 class Units(Sequence[PlannedUnit]):

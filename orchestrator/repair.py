@@ -41,7 +41,7 @@ class Repair:
             rows = session.rows(
                 """SELECT DISTINCT e.embedding FROM sweep_unit su CROSS JOIN unit e
                    WHERE su.sweep_id = :s AND su.benchmark IS NULL AND e.id = su.unit_id AND e.kind = 'embed'
-                     AND EXISTS (SELECT 1 FROM unit u WHERE u.embedding = e.embedding AND u.kind = 'evaluate'
+                     AND EXISTS (SELECT 1 FROM unit u WHERE u.embedding = e.embedding AND u.kind <> 'embed'
                                  AND u.state IN ('ready', 'running', 'invalidated'))
                    ORDER BY e.embedding""",
                 s=sweep_id,

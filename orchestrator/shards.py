@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from orchestrator.executors.base import IN_FLIGHT
 from orchestrator.plan import PlannedUnit
 from orchestrator.store import Session
-from workers.units import EvaluateUnit
+from workers.units import EvaluateUnit, MeasureUnit
 
 #: What units of like duration agree in: kind, benchmark or embedding, router or encoder.
 DurationKey = tuple[str, str, str]
@@ -174,6 +174,8 @@ def _family(planned: PlannedUnit) -> tuple[str, ...]:
     unit = planned.unit
     if isinstance(unit, EvaluateUnit):
         return (context_name(planned), unit.router, unit.formulation)
+    if isinstance(unit, MeasureUnit):
+        return (context_name(planned), "measure", unit.key)  # long, and of uneven length: each alone
     return (context_name(planned),)
 
 
@@ -190,6 +192,8 @@ def _duration_key(planned: PlannedUnit) -> tuple[str, str, str]:
     if isinstance(unit, EvaluateUnit):
         assert planned.evaluated is not None
         return ("evaluate", planned.evaluated.benchmark.fingerprint, unit.router)
+    if isinstance(unit, MeasureUnit):
+        return ("measure", unit.measure, unit.key)
     return ("embed", unit.embedding, unit.encoder)
 
 
@@ -197,6 +201,7 @@ def label(planned: PlannedUnit) -> str:
     """A unit in words, for logs."""
     if planned.evaluated is None:
         return f"embed {planned.encoder}"
-    return (
-        f"{planned.evaluated.name}, {planned.encoder or 'no encoder'}, {planned.router}, split {planned.spec['split']}"
-    )
+    what = ", ".join(str(part) for part in (planned.encoder or "no encoder", planned.router) if part)
+    if isinstance(planned.unit, MeasureUnit):
+        return f"{planned.evaluated.name}, {what}, {planned.unit.measure}"
+    return f"{planned.evaluated.name}, {what}, split {planned.spec['split']}"

@@ -138,6 +138,37 @@ class Resources(_Strict):
 
     embed: StageResources = StageResources()
     evaluate: StageResources = StageResources()
+    measure: StageResources = StageResources()
+
+
+class Study(_Strict):
+    """What a sweep asks besides which router is better; a bare string is its kind."""
+
+    kind: Literal["learning-curve", "shift", "locality", "scaling", "maintenance"] = Field(
+        description="`learning-curve`: how many labels; `shift`: every pair of tasks, trained on one and tested on the "
+        "other; `locality`: whether performance is local in the embedding, and what routers keep with part of "
+        "it permuted; `scaling`: cost of routing as labels grow; `maintenance`: labels and models that come later."
+    )
+    doses: list[float] = Field(
+        [0.25, 0.5, 0.75, 1.0], description="locality: fractions of the queries whose embeddings are permuted."
+    )
+    permutations: int = Field(999, ge=19, le=100_000, description="locality: permutations of the null.")
+    sizes: list[int] = Field(
+        [1_000, 10_000, 100_000, 1_000_000], min_length=1, description="scaling: numbers of labelled queries."
+    )
+    labelled: int = Field(100, ge=2, description="maintenance: queries that a model which comes later is tried on.")
+
+    @field_validator("doses")
+    @classmethod
+    def _doses_are_fractions(cls, value: list[float]) -> list[float]:
+        for dose in value:
+            if not 0 < dose <= 1:
+                raise ValueError(f"{dose} is not a fraction; give values above 0 and up to 1")
+        return value
+
+
+#: Training sizes of a learning curve that names none.
+CURVE = [0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0]
 
 
 def _bare_names(entry: type[BaseModel]) -> BeforeValidator:
@@ -209,10 +240,19 @@ class Sweep(_Strict):
             raise ValueError(f"reference: no router {self.reference!r} in this sweep; {hint}")
         return self
 
-    study: Literal["shift"] | None = Field(
-        None,
-        description="`shift`: instead of tasks, every pair of tasks, trained on one and tested on the other.",
-    )
+    study: Annotated[
+        Study | None,
+        BeforeValidator(
+            lambda value: {"kind": value} if isinstance(value, str) else value, json_schema_input_type=str | Study
+        ),
+    ] = Field(None, description="A study besides the comparison.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _curves_have_sizes(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("study") in ("learning-curve", {"kind": "learning-curve"}):
+            return {"train_sizes": CURVE, **data}
+        return data
 
     #: Folder of the sweep file, where relative paths of benchmarks are looked for too.
     _folder: Path | None = PrivateAttr(None)
@@ -287,8 +327,10 @@ def _explain(error: ValidationError) -> Iterator[str]:
         "benchmarks": BenchmarkEntry,
         "protocol": Protocol,
         "resources": Resources,
+        "study": Study,
         "embed": StageResources,
         "evaluate": StageResources,
+        "measure": StageResources,
     }
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]

@@ -26,6 +26,10 @@ class RouterError(InputError):
     """The router is unknown or its parameters are not usable."""
 
 
+class MeasureError(InputError):
+    """The measure is unknown or cannot be taken of this benchmark."""
+
+
 class ArtifactError(WorkersError):
     """An embedding artefact is missing, truncated or does not match its checksum."""
 

@@ -70,6 +70,34 @@ class EmbedUnit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureUnit:
+    """One measure of a study, of a benchmark under one encoder."""
+
+    key: str
+    #: Registered name of the measure.
+    measure: str
+    params: Mapping[str, Any]
+    #: Split index; 0 where there is none.
+    split: int = 0
+    root_seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One number that a measure found."""
+
+    quantity: str
+    value: float | None
+    #: What it is of, where a quantity has several.
+    label: str = ""
+    #: Where on a curve.
+    x: float | None = None
+    #: Band about it, such as that of its null.
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class FrontierPoint:
     """One operating point of a router on a test side."""
 
@@ -119,6 +147,15 @@ class EmbedResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureResult:
+    """What one measure found."""
+
+    key: str
+    findings: tuple[Finding, ...]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnitFailure:
     """A unit that failed; its shard goes on."""
 
@@ -131,4 +168,4 @@ class UnitFailure:
 
 
 #: Metrics that are observations: every other one is deterministic.
-OBSERVED_METRICS = frozenset({"fit_seconds", "route_us_per_query"})
+OBSERVED_METRICS = frozenset({"fit_seconds", "route_us_per_query", "seconds"})

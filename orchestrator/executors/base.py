@@ -23,7 +23,7 @@ from workers.embed import load_embedding, run_embed
 from workers.encoders.base import Input
 from workers.encoders.fitted import SplitEncoder
 from workers.errors import ArtifactError
-from workers.units import EmbedResult, EmbedUnit, EvaluateResult, EvaluateUnit, UnitFailure
+from workers.units import EmbedResult, EmbedUnit, EvaluateResult, EvaluateUnit, MeasureResult, MeasureUnit, UnitFailure
 
 #: Identity of this worker process, minted here and never taken from the host.
 WORKER_ID = str(uuid.uuid4())
@@ -31,8 +31,8 @@ WORKER_ID = str(uuid.uuid4())
 #: Shards that a worker has at a time: one computes, one waits, so that it never idles.
 IN_FLIGHT = 2
 
-Unit = EvaluateUnit | EmbedUnit
-UnitOutcome = EvaluateResult | EmbedResult | UnitFailure
+Unit = EvaluateUnit | EmbedUnit | MeasureUnit
+UnitOutcome = EvaluateResult | EmbedResult | MeasureResult | UnitFailure
 
 
 class Context(Protocol):
@@ -70,7 +70,7 @@ class EvaluateContext:
         return _EMBEDDINGS.get(self)
 
     def compute(self, units: Sequence[Unit]) -> Sequence[UnitOutcome]:
-        """Evaluate them together."""
+        """Evaluate them together; a shard of measures holds nothing else."""
         from workers.evaluate import run_evaluate
 
         try:
@@ -78,6 +78,11 @@ class EvaluateContext:
         except ArtifactError as error:
             trace = traceback.format_exc()
             return [UnitFailure(key=unit.key, kind="artifact", message=str(error), traceback=trace) for unit in units]
+        measured = [unit for unit in units if isinstance(unit, MeasureUnit)]
+        if measured:
+            from workers.measures.base import run_measures
+
+            return run_measures(measured, self.benchmark, embedding)
         evaluations = [unit for unit in units if isinstance(unit, EvaluateUnit)]
         return run_evaluate(evaluations, self.benchmark, embedding, self.encoder)
 
@@ -102,7 +107,7 @@ class Shard:
     """Units that one worker does in one go; all share a context."""
 
     id: int
-    #: `embed` or `evaluate`.
+    #: `embed`, `evaluate` or `measure`.
     stage: str
     #: Name of the context, as given to `Executor.share`.
     context: str

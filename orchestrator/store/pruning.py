@@ -31,6 +31,7 @@ _RULES = (
     ("metric", f"unit_id IN {_GONE}"),
     ("frontier_point", f"unit_id IN {_GONE}"),
     ("decision", f"unit_id IN {_GONE}"),
+    ("finding", f"unit_id IN {_GONE}"),
     ("artifact", f"unit_id IN {_GONE}"),
     # Divergences are facts about results that are still there.
     ("event", f"unit_id IN {_GONE} OR (at < :before AND kind <> 'divergence')"),

@@ -16,7 +16,7 @@ from orchestrator.store import claims
 from orchestrator.store import tables as t
 from orchestrator.store.registry import chunks, model_code, put_event
 from orchestrator.store.store import Session
-from workers.units import OBSERVED_METRICS, EmbedResult, EvaluateResult, UnitFailure
+from workers.units import OBSERVED_METRICS, EmbedResult, EvaluateResult, MeasureResult, UnitFailure
 
 #: A success takes back what counted against a unit: only failures in a row do.
 _NO_STRIKES = {"n_failures": 0, "n_deaths": 0, "n_ooms": 0}
@@ -28,7 +28,7 @@ class Finished:
 
     unit_id: int
     epoch: int
-    result: EvaluateResult | EmbedResult | UnitFailure
+    result: EvaluateResult | EmbedResult | MeasureResult | UnitFailure
     #: Digest of the embedding's recipe and inputs, for slices.
     embedding: str | None = None
     start: int = 0
@@ -43,12 +43,19 @@ class Finished:
     started_at: float | None = None
 
 
-def deterministic_digest(result: EvaluateResult) -> str:
+def deterministic_digest(result: EvaluateResult | MeasureResult) -> str:
     """sha256 of every deterministic column of a result: all but timings, hosts and times.
 
     This is the one list of them: chosen parameters, sizes, every metric but `fit_seconds` and
-    `route_us_per_query`, the frontier, the decisions and the bootstrap areas.
+    `route_us_per_query`, the frontier, the decisions and the bootstrap areas; of a measure its findings but seconds.
     """
+    if isinstance(result, MeasureResult):
+        found = [
+            [f.quantity, f.label, *(None if v is None else float(v).hex() for v in (f.x, f.value, f.low, f.high))]
+            for f in result.findings
+            if f.quantity not in OBSERVED_METRICS
+        ]
+        return hashlib.sha256(encode(found).encode()).hexdigest()
     content = {
         "n": [result.n_train, result.n_validation, result.n_test],
         "chosen": None if result.chosen is None else normal(result.chosen),
@@ -102,6 +109,9 @@ def record(
         elif isinstance(result, EmbedResult):
             state = State.DONE
             _put_slice(session, coordinator_id, item, result, environment_id, now)
+        elif isinstance(result, MeasureResult):
+            state = State.DONE
+            _put_findings(session, coordinator_id, item, result, environment_id, now)
         else:
             state = State.DONE
             evaluated.append((item, result))
@@ -110,7 +120,7 @@ def record(
             attempts.append(_attempt(item, coordinator_id, held=claim in held, now=now))
     _put_evaluations(session, coordinator_id, evaluated, environment_id, now)
     for item in late:  # after the results of this batch: one of them may be of the same unit
-        if isinstance(item.result, EvaluateResult):
+        if isinstance(item.result, EvaluateResult | MeasureResult):
             _compare(session, coordinator_id, item.unit_id, deterministic_digest(item.result))
     session.insert(t.attempt, attempts)
     return states
@@ -226,6 +236,46 @@ def _put_slice(
     )
 
 
+def _put_findings(
+    session: Session, coordinator_id: str, item: Finished, result: MeasureResult, environment_id: int, now: float
+) -> None:
+    found = deterministic_digest(result)
+    if _digests(session, [item.unit_id]).get(item.unit_id) not in (None, found):
+        _compare(session, coordinator_id, item.unit_id, found)
+    session.update(
+        t.unit,
+        [
+            {
+                "id": item.unit_id,
+                "state": "done",
+                "reason": None,
+                **_NO_STRIKES,
+                "lease_expires": None,
+                "embedding_sha256": item.embedding_sha256,
+                "seconds": result.seconds,
+                "result_digest": found,
+                "environment_id": environment_id,
+                "finished_at": now,
+            }
+        ],
+    )
+    rows = [
+        {
+            "unit_id": item.unit_id,
+            "position": i,
+            "quantity": finding.quantity,
+            "label": _storable(finding.label),
+            "x": _finite(finding.x),
+            "value": _finite(finding.value),
+            "low": _finite(finding.low),
+            "high": _finite(finding.high),
+        }
+        for i, finding in enumerate(result.findings)
+    ]
+    for batch in chunks(rows, 50_000):
+        session.insert(t.finding, batch)
+
+
 def _put_evaluations(
     session: Session,
     coordinator_id: str,
@@ -321,7 +371,7 @@ def invalidate(session: Session, ids: Sequence[int], reason: str) -> int:
         if not done:
             continue
         among, bound = session.among("u", done)
-        for table in ("metric", "frontier_point", "decision"):
+        for table in ("metric", "frontier_point", "decision", "finding"):
             session.run(f"DELETE FROM {table} WHERE unit_id {among}", **bound)
         claims.move(session, done, before=State.DONE, to=State.INVALIDATED, reason=reason)
         for row in rows:

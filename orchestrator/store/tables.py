@@ -222,11 +222,13 @@ unit = Table(
     Column("result_digest", String(64)),
     _ref("environment_id", nullable=True),
     Column("finished_at", Double),
+    # Registered name of a study's measure.
+    Column("measure", Text),
     CheckConstraint(
         "state IN ('ready', 'running', 'done', 'failed', 'quarantined', 'skipped', 'invalidated')",
         name="state_is_known",
     ),
-    CheckConstraint("kind IN ('embed', 'evaluate')", name="kind_is_known"),
+    CheckConstraint("kind IN ('embed', 'evaluate', 'measure')", name="kind_is_known"),
     Index(None, "state", "kind", "id"),
     Index(None, "embedding", "kind", "state"),
 )
@@ -315,6 +317,20 @@ decision = Table(
     Column("preference", String(32), primary_key=True),
     # `model.code` of the chosen model for every test query in canonical order, run together.
     Column("models", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+finding = Table(
+    "finding",
+    metadata,
+    _ref("unit_id", primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("quantity", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("x", Double),
+    Column("value", Double),
+    Column("low", Double),
+    Column("high", Double),
     sqlite_with_rowid=False,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-NAMES = ("leaderboard", "results", "decisions", "frontier", "progress", "failures")
+NAMES = ("leaderboard", "results", "decisions", "frontier", "findings", "progress", "failures")
 
 
 def recreate(connection: Connection) -> None:
@@ -86,6 +86,17 @@ def _statements(dialect: str) -> list[str]:
              AND coalesce(c.encoder, '') = coalesce(r.encoder, '')
         LEFT JOIN named n ON r.encoder IS NULL AND n.sweep = r.sweep AND n.benchmark = r.benchmark
         GROUP BY r.sweep, r.benchmark, coalesce(r.encoder, n.encoder), r.router, r.formulation, r.train_size, r.config
+        """,
+        """
+        CREATE VIEW findings AS
+        SELECT s.name AS sweep, u.key AS unit_key, u.measure, su.benchmark, su.task, b.suite, su.encoder, su.router,
+               u.params, u.seed, f.position, f.quantity, f.label, f.x, f.value, f.low, f.high
+        FROM sweep_unit su
+        JOIN sweep s ON s.id = su.sweep_id
+        JOIN unit u ON u.id = su.unit_id
+        JOIN benchmark b ON b.id = u.benchmark_id
+        JOIN finding f ON f.unit_id = u.id
+        WHERE u.kind = 'measure' AND u.state = 'done'
         """,
         """
         CREATE VIEW decisions AS
