@@ -10,7 +10,8 @@ import typer
 from orchestrator.cli.options import AsJson, Database, SweepName
 
 if TYPE_CHECKING:
-    from orchestrator.store import Store
+    from orchestrator.reports.evidence import Frames
+    from orchestrator.store import Session, Store
 
 
 def add_to(app: typer.Typer) -> None:
@@ -47,14 +48,27 @@ def show_report(store: Store, sweep: str, out: Path) -> None:
 
     with store.read() as session:
         facts = reading.sweep_facts(session, sweep, store.shown)
-        results = reading.results_frame(session, sweep)
-        frontier = reading.frontier_frame(session, sweep)
-        models = reading.models_frame(session, sweep)
-    terminal.print_report(console(), facts, results)
+        frames = read_frames(session, sweep, facts["reference"])
+    terminal.print_report(console(), facts, frames.results)
     out.mkdir(parents=True, exist_ok=True)
     page = out / f"{sweep}.html"
-    page.write_text(html.render(facts, results, frontier, models), encoding="utf-8")
+    page.write_text(html.render(facts, frames), encoding="utf-8")
     typer.echo(f"Report: {page.resolve()}")
+
+
+def read_frames(session: Session, sweep: str, reference: str | None) -> Frames:
+    """All that a report is made of."""
+    from orchestrator.reports.evidence import Frames
+    from orchestrator.store import reading
+
+    return Frames(
+        results=reading.results_frame(session, sweep),
+        frontier=reading.frontier_frame(session, sweep),
+        models=reading.models_frame(session, sweep),
+        findings=reading.findings_frame(session, sweep),
+        shares=reading.shares_frame(session, sweep),
+        **({"hardest": reading.hardest_frame(session, sweep, reference)} if reference else {}),
+    )
 
 
 def compare(

@@ -185,7 +185,7 @@ def forest_figure(comparisons: Sequence[Mapping[str, Comparison]], metric: str) 
         for row in rows.values():
             if abs(row.difference) <= 10 * margin:
                 reach = max(reach, abs(row.difference), *(abs(end) for end in (row.test.ci95 if row.test else ())))
-    tick = _nice_step(reach / 2.5)
+    tick = nice_step(reach / 2.5)
     limit = tick * math.ceil(reach / tick - 1e-9)
     ticks = tuple(round(tick * i, 10) for i in range(-round(limit / tick), round(limit / tick) + 1))
     x = Axis(low=-limit, high=limit, start=138.0, end=width - 62.0, ticks=ticks)
@@ -212,7 +212,7 @@ def _whisker(row: Comparison, x: Axis, y: float) -> Whisker:
 
 def _score_axis(low: float, high: float, *, start: float, end: float) -> Axis:
     # The hulls start at (0, 0), which would squeeze all that differs into the top of the figure.
-    step = _nice_step(max(high - low, 0.02) * 1.1 / 4)
+    step = nice_step(max(high - low, 0.02) * 1.1 / 4)
     bottom = max(0.0, step * math.floor((low - 0.25 * step) / step + 1e-9))
     top = step * math.ceil((high + 0.1 * step) / step - 1e-9)
     top = min(top, 1.0) if high <= 1 else top
@@ -220,7 +220,7 @@ def _score_axis(low: float, high: float, *, start: float, end: float) -> Axis:
     return Axis(low=bottom, high=top, start=start, end=end, ticks=ticks)
 
 
-def _nice_step(raw: float) -> float:
+def nice_step(raw: float) -> float:
     """The smallest of 1, 2, 2.5, 5, 10 times a power of ten that is at least `raw`."""
     power = 10.0 ** math.floor(math.log10(raw))
     return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= raw * (1 - 1e-9))

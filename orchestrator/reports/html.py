@@ -12,7 +12,9 @@ import yaml
 
 from orchestrator.analysis.verdicts import INTERVAL_SPLITS, VERDICT_SPLITS, Kind
 from orchestrator.reports import words
+from orchestrator.reports.charts import Chart
 from orchestrator.reports.content import METRIC_TITLES, Content, PanelContent, assemble
+from orchestrator.reports.evidence import Frames, benchmark_charts, shift_charts
 from orchestrator.reports.figures import ForestFigure, FrontierFigure, forest_figure, frontier_figure
 
 
@@ -39,23 +41,22 @@ class Section:
     sizes: Mapping[str, str]
     #: Validation and test queries of a split that were left out, "" when none were.
     dropped: str
+    charts: tuple[Chart, ...]
 
 
-def render(sweep: Mapping[str, Any], results: pd.DataFrame, frontier: pd.DataFrame, models: pd.DataFrame) -> str:
+def render(sweep: Mapping[str, Any], frames: Frames) -> str:
     """Lay a sweep's report out as HTML: no script, no network, every name escaped, the same bytes for the same input.
 
     Args:
         sweep: `name`, `spec` (the sweep file as a dict), `reference` (display name or None), `margin` (points),
             `created_at`, `environments` (one dict per environment), `url_shown` (database, without a password),
             `skipped` (what was not computed, with the reason).
-        results: The view `results`.
-        frontier: The view `frontier`.
-        models: Columns benchmark, model, mean_cost (USD), mean_score, family; `c_ref` where cost 1 is not the largest
-            mean cost.
+        frames: What the database holds of it.
 
     Raises:
         AnalysisError: When there are no results, or the reference has none or may not be one.
     """
+    results = frames.results
     content = assemble(sweep, results)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("orchestrator.reports"),
@@ -71,7 +72,8 @@ def render(sweep: Mapping[str, Any], results: pd.DataFrame, frontier: pd.DataFra
     return environment.get_template("report.html.j2").render(
         sweep=sweep,
         content=content,
-        sections=_sections(content, results, frontier, models),
+        sections=_sections(content, frames),
+        shifts=shift_charts(results),
         environments=[list(_facts(environment)) for environment in sweep.get("environments") or ()],
         spec=yaml.safe_dump(sweep.get("spec") or {}, sort_keys=False, allow_unicode=True),
         protocol=list(_facts((sweep.get("spec") or {}).get("protocol") or {})),
@@ -86,9 +88,8 @@ def render(sweep: Mapping[str, Any], results: pd.DataFrame, frontier: pd.DataFra
     )
 
 
-def _sections(
-    content: Content, results: pd.DataFrame, frontier: pd.DataFrame, models: pd.DataFrame
-) -> Sequence[Section]:
+def _sections(content: Content, frames: Frames) -> Sequence[Section]:
+    results, frontier, models = frames.results, frames.frontier, frames.models
     sections = []
     for i, (benchmark, panels) in enumerate(content.benchmarks.items(), 1):
         rows = results[results["benchmark"] == benchmark]
@@ -111,6 +112,7 @@ def _sections(
                 models=tuple(own.astype(object).where(own.notna(), None).to_dict("records")),
                 sizes={side: _range(full[f"n_{side}"]) for side in ("train", "validation", "test")},
                 dropped=_range(full["n_dropped"]) if "n_dropped" in full and full["n_dropped"].any() else "",
+                charts=tuple(benchmark_charts(content, frames, benchmark)),
             )
         )
     return sections

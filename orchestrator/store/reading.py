@@ -99,6 +99,77 @@ def frontier_frame(session: Session, sweep: str) -> pd.DataFrame:
     return frame
 
 
+def findings_frame(session: Session, sweep: str) -> pd.DataFrame:
+    """The view `findings` of one sweep."""
+    return _frame(session, "SELECT * FROM findings WHERE sweep = :s ORDER BY unit_key, position", s=sweep)
+
+
+def shares_frame(session: Session, sweep: str) -> pd.DataFrame:
+    """Share of the test queries that each router sends to each model at the balanced price of cost, mean over splits.
+
+    Of utility prediction at the largest training size; columns benchmark, encoder, router, model, share.
+    """
+    return _frame(
+        session,
+        """SELECT su.benchmark, su.encoder, su.router, substr(m.name, 16) AS model,
+                  sum(m.value) / max(counted.n) AS share, min(su.position) AS position
+           FROM sweep s
+           JOIN sweep_unit su ON su.sweep_id = s.id
+           JOIN unit u ON u.id = su.unit_id
+           JOIN metric m ON m.unit_id = u.id
+           JOIN (SELECT c.config, count(*) AS n FROM unit c WHERE c.state = 'done' AND c.kind = 'evaluate'
+                 GROUP BY c.config) counted ON counted.config = u.config
+           WHERE s.name = :s AND u.kind = 'evaluate' AND u.state = 'done' AND u.formulation = 'utility'
+             AND u.train_size = 1 AND u.twin = :twin AND m.name > 'share:balanced:' AND m.name < 'share:balanced;'
+           GROUP BY su.benchmark, su.encoder, su.router, m.name
+           ORDER BY position, model""",
+        s=sweep,
+        twin=False,
+    )
+
+
+def hardest_frame(session: Session, sweep: str, router: str, *, most: int = 10) -> pd.DataFrame:
+    """Queries on which a router's balanced choices score furthest below the best model, by benchmark.
+
+    Of utility prediction at the full training size under the first encoder of the sweep; columns benchmark, query,
+    task, score, best, lost (the difference), splits.
+    """
+    chosen = _frame(
+        session,
+        """SELECT d.benchmark, d.query_key AS query, avg(d.score) AS score, count(*) AS splits,
+                  min(u.benchmark_id) AS benchmark_id
+           FROM decisions d JOIN unit u ON u.key = d.unit_key
+           WHERE d.sweep = :s AND d.router = :r AND d.formulation = 'utility' AND d.train_size = 1
+             AND d.preference = 'balanced'
+             AND coalesce(d.encoder, '') = (
+                 SELECT coalesce(su.encoder, '') FROM sweep_unit su JOIN sweep s ON s.id = su.sweep_id
+                 WHERE s.name = :s AND su.router = :r ORDER BY su.position LIMIT 1)
+           GROUP BY d.benchmark, d.query_key""",
+        s=sweep,
+        r=router,
+    )
+    if chosen.empty:
+        return chosen.assign(task="", best=0.0, lost=0.0)
+    ids = [int(number) for number in chosen["benchmark_id"].unique()]
+    among, bound = session.among("b", ids)
+    best = _frame(
+        session,
+        f"""SELECT q.benchmark_id, q.key AS query, q.task, max(o.score) AS best
+            FROM query q JOIN outcome o ON o.query_id = q.id WHERE q.benchmark_id {among}
+            GROUP BY q.id, q.benchmark_id, q.key, q.task""",
+        **bound,
+    )
+    both = chosen.merge(best, on=["benchmark_id", "query"])
+    both["lost"] = both["best"] - both["score"]
+    order = ["benchmark", "lost", "splits", "query"]
+    both = both[both["lost"] > 0].sort_values(order, ascending=[True, False, False, True])
+    return (
+        both.groupby("benchmark", sort=False)
+        .head(most)[["benchmark", "query", "task", "score", "best", "lost", "splits"]]
+        .reset_index(drop=True)
+    )
+
+
 def models_frame(session: Session, sweep: str) -> pd.DataFrame:
     """Candidate models of a sweep's benchmarks: mean observed score, mean observed cost in USD, and cost 1 in USD."""
     spec = json.loads(session.one("SELECT spec FROM sweep WHERE name = :s", s=sweep))

@@ -17,7 +17,8 @@ from rich.console import Console
 from orchestrator.analysis.hulls import COST_GRID, mean_hulls
 from orchestrator.analysis.panels import panels
 from orchestrator.errors import AnalysisError
-from orchestrator.reports.figures import Axis, _nice_step, _path, _without_straight, frontier_figure
+from orchestrator.reports.evidence import Frames
+from orchestrator.reports.figures import Axis, _path, _without_straight, frontier_figure, nice_step
 from orchestrator.reports.html import render
 from orchestrator.reports.terminal import print_report
 from orchestrator.reports.words import chosen, skipped_lines
@@ -112,6 +113,10 @@ def make_study(*benchmarks: str, n_splits: int = 20) -> Study:
     return Study(sweep=sweep, results=pd.DataFrame(results), frontier=pd.DataFrame(points), models=pd.DataFrame(models))
 
 
+def page_of(sweep: Any, results: pd.DataFrame, frontier: pd.DataFrame, models: pd.DataFrame) -> str:
+    return render(sweep, Frames(results=results, frontier=frontier, models=models))
+
+
 @pytest.fixture(scope="module")
 def study() -> Study:
     return make_study("toolbox", "toolbox/dates", "toolbox/units")
@@ -119,7 +124,7 @@ def study() -> Study:
 
 @pytest.fixture(scope="module")
 def page(study: Study) -> str:
-    return render(study.sweep, study.results, study.frontier, study.models)
+    return page_of(study.sweep, study.results, study.frontier, study.models)
 
 
 class Page(HTMLParser):
@@ -144,7 +149,7 @@ def test_nothing_is_loaded_and_nothing_runs(page: str) -> None:
     for tag, attributes in parsed.tags:
         assert not any(name.startswith("on") for name in attributes), (tag, attributes)
         for name in ("href", "src", "xlink:href", "srcset", "action"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
+            assert (attributes.get(name) or "#").startswith(("#", "data:,", "data:text/csv;")), (tag, attributes)
     assert not re.search(r"https?://|@import|url\((?!#)", page)
 
 
@@ -152,7 +157,8 @@ def test_every_fragment_leads_somewhere(page: str) -> None:
     parsed = Page(page)
     ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert {a["href"][1:] for tag, a in parsed.tags if tag == "a" and a["href"]} <= set(ids)
+    links = [a["href"] for tag, a in parsed.tags if tag == "a" and a["href"]]
+    assert {link[1:] for link in links if not link.startswith("data:text/csv;")} <= set(ids)
 
 
 def test_hostile_names_are_text(page: str) -> None:
@@ -188,7 +194,7 @@ def test_the_page_says_what_the_analysis_says(page: str) -> None:
 
 def test_same_input_same_bytes(page: str, study: Study) -> None:
     shuffled = study.results.sample(frac=1, random_state=0), study.frontier.sample(frac=1, random_state=0)
-    assert render(study.sweep, *shuffled, study.models.sample(frac=1, random_state=0)) == page
+    assert page_of(study.sweep, *shuffled, study.models.sample(frac=1, random_state=0)) == page
 
 
 def test_tuning_is_told(page: str) -> None:
@@ -207,7 +213,7 @@ def test_tuning_is_told(page: str) -> None:
 
 def test_fixed_routers_have_no_tuning_table(study: Study) -> None:
     fixed = study.results.assign(chosen=None, tuning_seconds=None)
-    page = render(study.sweep, fixed, study.frontier, study.models)
+    page = page_of(study.sweep, fixed, study.frontier, study.models)
     assert "<summary>Tuning" not in page
     assert "tuned" not in Page(page).texts
 
@@ -233,7 +239,7 @@ def test_incomplete_routers_are_named_not_ranked(study: Study) -> None:
     print_report(Console(file=out, width=160, color_system=None), study.sweep, study.results[~lacking])
     lines = [line.split() for line in out.getvalue().splitlines() if "17 of 20 splits" in line]
     assert [line[:2] for line in lines] == [["–", "linear"]] * 6
-    page = render(study.sweep, study.results[~lacking], study.frontier, study.models)
+    page = page_of(study.sweep, study.results[~lacking], study.frontier, study.models)
     assert Page(page).texts.count("17 of 20 splits") == 6
 
 
@@ -241,14 +247,14 @@ def test_dropped_queries_are_told(study: Study, page: str) -> None:
     assert "were dropped" not in page
     dropped = study.results.assign(n_dropped=np.where(study.results["benchmark"] == "toolbox/dates", 12, 0))
     dropped.loc[dropped["seed"] == 3, "n_dropped"] *= 2
-    text = render(study.sweep, dropped, study.frontier, study.models)
+    text = page_of(study.sweep, dropped, study.frontier, study.models)
     assert text.count("were dropped") == text.count("602 to test; 12 to 24 more to validate or test were dropped") == 1
-    assert render(study.sweep, study.results.drop(columns="n_dropped"), study.frontier, study.models) == page
+    assert page_of(study.sweep, study.results.drop(columns="n_dropped"), study.frontier, study.models) == page
 
 
 def test_many_benchmarks_stay_small() -> None:
     study = make_study(*(f"mmlu-pro/subject {i}" for i in range(15)))
-    page = render(study.sweep, study.results, study.frontier, study.models)
+    page = page_of(study.sweep, study.results, study.frontier, study.models)
     assert len(page.encode()) < 5_000_000
     assert page.count("<section") == 17
 
@@ -259,33 +265,34 @@ def test_sparse_sweeps_render(formulation: str, study: Study) -> None:
     if formulation == "selection":
         one = one.assign(formulation=formulation, auc=None, auc_path=None, auc_rel=None)
     frontier = study.frontier if formulation == "utility" else study.frontier.iloc[:0]
-    page = render({**study.sweep, "environments": [], "spec": {}}, one, frontier, study.models)
+    page = page_of({**study.sweep, "environments": [], "spec": {}}, one, frontier, study.models)
     assert "no verdict" in page
     assert not re.search(r"\bnan\b", page.lower())
     assert "None" not in " ".join(Page(page).texts)
 
 
 def test_without_a_reference(study: Study) -> None:
-    page = render({**study.sweep, "reference": None}, study.results, study.frontier, study.models)
+    page = page_of({**study.sweep, "reference": None}, study.results, study.frontier, study.models)
     assert "No router of this sweep can serve as a reference" in page
 
 
 def test_a_benchmark_where_the_reference_failed(study: Study) -> None:
     left = study.results[~((study.results["router"] == "knn") & (study.results["benchmark"] == "toolbox/dates"))]
-    page = render(study.sweep, left, study.frontier, study.models)
+    page = page_of(study.sweep, left, study.frontier, study.models)
     assert "knn has no result here" in page
 
 
 def test_smaller_training_sizes_carry_no_verdict(study: Study) -> None:
     half = study.results.assign(train_size=0.5, unit_key="half:" + study.results["unit_key"])
-    page = render(study.sweep, pd.concat([study.results, half]), study.frontier, study.models)
-    assert page.count("which carries no verdict") == 6
+    page = page_of(study.sweep, pd.concat([study.results, half]), study.frontier, study.models)
+    assert "Leaderboards at 2 smaller training sizes" in page
+    assert page.count("which carry no verdict") == 3  # once for each benchmark that has some
     assert "50% of the training side" in page
 
 
 def test_unknown_reference_is_an_error(study: Study) -> None:
     with pytest.raises(AnalysisError, match="nobody"):
-        render({**study.sweep, "reference": "nobody"}, study.results, study.frontier, study.models)
+        page_of({**study.sweep, "reference": "nobody"}, study.results, study.frontier, study.models)
 
 
 def test_mean_hull_by_hand() -> None:
@@ -328,8 +335,8 @@ def test_dots_stand_where_models_do(study: Study) -> None:
 
 
 @pytest.mark.parametrize(("raw", "step"), [(0.9, 1), (1.0, 1), (1.1, 2), (0.021, 0.025), (0.03, 0.05), (6, 10)])
-def test_nice_steps(raw: float, step: float) -> None:
-    assert _nice_step(raw) == pytest.approx(step)
+def testnice_steps(raw: float, step: float) -> None:
+    assert nice_step(raw) == pytest.approx(step)
 
 
 def test_paths_keep_corners_only() -> None:
