@@ -25,9 +25,12 @@ def add_to(app: typer.Typer) -> None:
 def report(
     db: Database = None,
     sweep: SweepName = None,
-    out: Annotated[Path, typer.Option(help="Folder of the HTML page.")] = Path("roadtest-report"),
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("roadtest-report"),
+    format: Annotated[
+        Literal["html", "md", "latex", "csv"], typer.Option(help="A page, or the tables for a paper or a program.")
+    ] = "html",
 ) -> None:
-    """Print the leaderboard and the verdict, write the HTML report."""
+    """Print the leaderboard and the verdict, write the report."""
     from orchestrator.store import open_store
     from orchestrator.store.reading import find_sweep
 
@@ -35,13 +38,13 @@ def report(
     try:
         with store.read() as session:
             name = find_sweep(session, sweep)
-        show_report(store, name, out)
+        show_report(store, name, out, format)
     finally:
         store.close()
 
 
-def show_report(store: Store, sweep: str, out: Path) -> None:
-    """Print a sweep's report and write its page."""
+def show_report(store: Store, sweep: str, out: Path, format: Literal["html", "md", "latex", "csv"] = "html") -> None:
+    """Print a sweep's report and write its page, or its tables."""
     from orchestrator.cli.output import console
     from orchestrator.reports import html, terminal
     from orchestrator.store import reading
@@ -51,9 +54,24 @@ def show_report(store: Store, sweep: str, out: Path) -> None:
         frames = read_frames(session, sweep, facts["reference"])
     terminal.print_report(console(), facts, frames.results)
     out.mkdir(parents=True, exist_ok=True)
-    page = out / f"{sweep}.html"
-    page.write_text(html.render(facts, frames), encoding="utf-8")
-    typer.echo(f"Report: {page.resolve()}")
+    if format == "html":
+        page = out / f"{sweep}.html"
+        page.write_text(html.render(facts, frames), encoding="utf-8")
+        typer.echo(f"Report: {page.resolve()}")
+        return
+    from orchestrator.reports.content import assemble
+    from orchestrator.reports.papers import TEXTS, tables
+
+    content = assemble(facts, frames.results)
+    if format in TEXTS:
+        text = out / f"{sweep}.{'tex' if format == 'latex' else format}"
+        text.write_text(TEXTS[format](content), encoding="utf-8")
+        typer.echo(f"Report: {text.resolve()}")
+        return
+    for name, frame in tables(content).items():
+        path = out / f"{sweep}-{name}.csv"
+        frame.to_csv(path, index=False)
+        typer.echo(f"Report: {path.resolve()}")
 
 
 def read_frames(session: Session, sweep: str, reference: str | None) -> Frames:

@@ -13,6 +13,7 @@ from orchestrator.analysis.panels import Panel
 from orchestrator.reports.charts import Chart, bars, curves, listing, matrix, plane
 from orchestrator.reports.content import Content
 from orchestrator.reports.figures import line_styles
+from orchestrator.reports.published import published
 
 #: Routers that a figure of many lines or matrices shows at most; the data link has all.
 MOST_ROUTERS = 10
@@ -45,6 +46,7 @@ def benchmark_charts(content: Content, frames: Frames, benchmark: str) -> list[C
     styles = line_styles(primary.panel, content.reference)
     results = _ordered(frames.results[frames.results["benchmark"] == benchmark])
     found += _twins(primary.panel, results)
+    found += _published(primary.panel)
     found += _learning_curves(results, benchmark, styles)
     found += _encoders(results, benchmark)
     found += _doses(results, benchmark, styles)
@@ -109,6 +111,22 @@ def _twins(panel: Panel, results: pd.DataFrame) -> Iterator[Chart]:
             caption="A blind twin is the same router trained on permuted embeddings: what is gained over it was "
             "learned of queries. 95 % interval and p of Nadeau and Bengio, not adjusted.",
             file=f"blind twins {panel.benchmark}",
+        )
+
+
+def _published(panel: Panel) -> Iterator[Chart]:
+    paper = published(panel.benchmark)
+    measured = panel.results.groupby("router", sort=False)["auc"].agg(["mean", "std"]).reset_index()
+    both = measured.merge(paper, on="router")
+    if panel.formulation == "utility" and panel.train_size == 1 and len(both):
+        rows = both.rename(columns={"mean": "measured AUC", "std": "sd", "auc": "published", "encoder": "its encoder"})
+        yield listing(
+            rows,
+            title="Beside what was published",
+            caption="AUC of Li 2025 (arXiv 2505.12601) for the benchmark and routers of these names. It prints "
+            "neither its price grid, nor the ends of its hull, nor its training settings; encoder, sample and pool may "
+            "differ too.",
+            file=f"published {panel.benchmark}",
         )
 
 
