@@ -22,7 +22,7 @@ def row(router: str, seed: int, area: float, **changes: Any) -> dict[str, Any]:
     return {
         "sweep": "s", "unit_key": f"{router} {seed} {changes}", "benchmark": "b", "suite": "b", "task": None,
         "encoder": None if blind else "e", "router": router, "seed": seed, "train_size": 1.0, "n_train": 100,
-        "n_test": 30, "formulation": "utility", "auc": area + 1, "auc_path": area, "auc_rel": 0.5,
+        "n_validation": 10, "n_test": 30, "formulation": "utility", "auc": area + 1, "auc_path": area, "auc_rel": 0.5,
         "utility_mean": area, "privileged": router == "oracle", "query_blind": blind,
         "twin_of": "knn" if router == "knn blind twin" else None, "sweep_position": POSITIONS[router], "chosen": None,
         "tuning_seconds": None, "trained_on": None, **changes,
@@ -190,7 +190,7 @@ def test_hostile_names_stay_text_in_every_picture() -> None:
     models = pd.DataFrame(columns=["benchmark", "model", "family", "mean_cost", "mean_score"])
     frontier = pd.DataFrame(columns=["unit_key", "router", "position", "cost", "score", "price_of_cost", "on_hull"])
     page = render(
-        {"name": "s", "spec": {}, "reference": "knn", "margin": 1.0},
+        {"name": "s", "spec": {}, "reference": "knn", "margin": 1.0, "created_at": "2026-11-25", "url_shown": "x"},
         Frames(results=frame, frontier=frontier, models=models, findings=findings, shares=shares, hardest=hardest),
     )
     assert "Where is most lost?" in page
