@@ -15,7 +15,9 @@ from workers.measures.maintenance import can_grow
 from workers.routers.base import untuned_params
 
 #: Studies that evaluate nothing besides.
-ONLY_MEASURES = ("scaling", "maintenance")
+ONLY_MEASURES = ("scaling", "maintenance", "calibration")
+#: Data sets that one unit of a calibration draws.
+BATCH = 20
 
 
 def dosed(encoders: Sequence[NamedEncoder], sweep: Sweep) -> list[NamedEncoder]:
@@ -89,3 +91,15 @@ def measure_groups(
             yield group("maintenance", {**asked, "labelled": study.labelled}, "split", range(sweep.seeds), name)
         if study.kind == "scaling" and embedding is not None and not router.cls.privileged:
             yield group("scaling", asked, "n", study.sizes, name)
+        if study.kind == "calibration" and embedding is not None and not router.cls.privileged:
+            drawn = {
+                "router": router.cls.name,
+                "params": router.params,
+                "tuned": router.tuned,
+                "splits": sweep.seeds,
+                "repetitions": BATCH,
+                "bootstrap": sweep.protocol.bootstrap,
+                "tuning_budget": sweep.protocol.tuning_budget,
+            }
+            for n in study.drawn:
+                yield group("calibration", {**drawn, "n": n}, "batch", range(-(-study.repetitions // BATCH)), name)

@@ -144,10 +144,11 @@ class Resources(_Strict):
 class Study(_Strict):
     """What a sweep asks besides which router is better; a bare string is its kind."""
 
-    kind: Literal["learning-curve", "shift", "locality", "scaling", "maintenance"] = Field(
+    kind: Literal["learning-curve", "shift", "locality", "scaling", "maintenance", "calibration"] = Field(
         description="`learning-curve`: how many labels; `shift`: every pair of tasks, trained on one and tested on the "
         "other; `locality`: whether performance is local in the embedding, and what routers keep with part of "
-        "it permuted; `scaling`: cost of routing as labels grow; `maintenance`: labels and models that come later."
+        "it permuted; `scaling`: cost of routing as labels grow; `maintenance`: labels and models that come later; "
+        "`calibration`: how often tests and intervals err on drawn data, with the sweep's routers and number of splits."
     )
     doses: list[float] = Field(
         [0.25, 0.5, 0.75, 1.0], description="locality: fractions of the queries whose embeddings are permuted."
@@ -157,6 +158,10 @@ class Study(_Strict):
         [1_000, 10_000, 100_000, 1_000_000], min_length=1, description="scaling: numbers of labelled queries."
     )
     labelled: int = Field(100, ge=2, description="maintenance: queries that a model which comes later is tried on.")
+    repetitions: int = Field(2000, ge=20, description="calibration: data sets that are drawn, rounded up to batches.")
+    drawn: list[Annotated[int, Field(ge=20)]] = Field(
+        [400, 1200], min_length=1, description="calibration: numbers of queries of a data set."
+    )
 
     @field_validator("doses")
     @classmethod

@@ -184,7 +184,7 @@ class _Stream:
             except RecursionError as error:
                 raise self.broken("nested too deeply") from error
             except ValueError as error:
-                problem = error
+                problem = _brief(error)  # the error itself would keep this text alive
             else:
                 length = end - self._at
                 goes_on = _NUMBER.fullmatch(self._text, end)  # a number may
@@ -195,7 +195,7 @@ class _Stream:
             if len(self._text) - self._at > self._most:
                 raise self.broken(f"no whole record within {self._most >> 20} MB")
             if not self._more(more):
-                raise self.broken(_brief(problem)) from problem
+                raise self.broken(problem)
             more *= 2  # so that a long value is tried a few times only
 
     def items(self) -> Iterator[tuple[int, Any]]:

@@ -64,12 +64,16 @@ class TransformerEncoder(FolderOrHub):
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(self.folder), **local)
-            model = AutoModel.from_pretrained(str(self.folder), dtype=getattr(torch, self.dtype), **local)
+            local["output_loading_info"] = True
+            model, loaded = AutoModel.from_pretrained(str(self.folder), dtype=getattr(torch, self.dtype), **local)
         except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise EncoderError(
                 f"encoder {self.name!r}: {self.folder} cannot be loaded by transformers ({reason})."
             ) from error
+        missing = sorted(name for name in loaded["missing_keys"] if "pooler" not in name)
+        if missing:  # they would be drawn at random
+            raise EncoderError(f"encoder {self.name!r}: {self.folder} lacks weights, such as {missing[0]}.")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         model = getattr(model, "encoder", model) if model.config.is_encoder_decoder else model

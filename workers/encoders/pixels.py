@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,13 @@ from workers.errors import EncoderError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+#: Formats that are decoded: none that starts another program, as EPS does.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+#: A small file can hold a vast picture: more than these is refused before it is decoded.
+MAX_IMAGE_PIXELS = 89_478_485
+MAX_IMAGE_BYTES = 1 << 28
 
 
 class Pixels(Encoder):
@@ -66,15 +74,21 @@ def open_image(item: Input) -> Image:
     if item.image is None:
         raise EncoderError(f"{item.label} has no image; use a text encoder or leave the query out.")
     try:
+        if isinstance(item.image, str) and Path(item.image).stat().st_size > MAX_IMAGE_BYTES:
+            raise EncoderError(f"{item.label}: the image file is over {MAX_IMAGE_BYTES >> 20} MB; shrink it.")
         raw = item.image if isinstance(item.image, bytes) else Path(item.image).read_bytes()
     except OSError as error:
         raise EncoderError(f"{item.label}: the image cannot be read ({error.strerror}).") from error
     if item.image_digest is not None and hashlib.sha256(raw).hexdigest() != item.image_digest:
         raise EncoderError(f"{item.label}: the image has changed since the benchmark was read; run again.")
     try:
-        image = Image.open(BytesIO(raw))
-        image.load()
-    except MemoryError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of sizes that are refused below
+            image = Image.open(BytesIO(raw), formats=FORMATS)
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise EncoderError(f"{item.label}: {image.width} x {image.height} pixels are too many; shrink it.")
+            image.load()
+    except (MemoryError, EncoderError):
         raise
     except Exception as error:  # each of Pillow's decoders has failures of its own
         raise EncoderError(f"{item.label}: not an image that Pillow can decode ({error}).") from error
