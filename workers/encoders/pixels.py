@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 #: Formats that are decoded: none that starts another program, as EPS does.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 #: A small file can hold a vast picture: more than these is refused before it is decoded.
 MAX_IMAGE_PIXELS = 89_478_485
 MAX_IMAGE_BYTES = 1 << 28
