@@ -68,6 +68,26 @@ def test_a_learning_curve_has_its_sizes_and_measures_nothing(cli: Any, run: Any)
     assert rows(cli, "SELECT count(*) AS n FROM findings") == [{"n": 0}]
 
 
+def test_locality_measures_the_embedding_and_evaluates_every_dose(cli: Any, run: Any) -> None:
+    run({"kind": "locality", "doses": [0.5, 1.0], "permutations": 19})
+    (single,) = rows(
+        cli, "SELECT count(*) AS n, min(value) AS p FROM findings WHERE quantity = 'p' AND encoder = 'ngrams'"
+    )
+    assert single["n"] == 1
+    assert 0.05 <= single["p"] <= 1
+    curve = rows(cli, "SELECT x, value, low, high FROM findings WHERE quantity = 'agreement' ORDER BY x")
+    assert len(curve) == 15
+    assert all(point["low"] <= point["high"] for point in curve)
+    labels = rows(cli, "SELECT DISTINCT label FROM findings WHERE quantity = 'apart' ORDER BY 1")
+    assert [row["label"] for row in labels] == ["balanced", "high-performance", "low-cost", "score"]
+    encoders = rows(cli, "SELECT DISTINCT encoder FROM results WHERE router = 'knn@5' ORDER BY 1")
+    assert [row["encoder"] for row in encoders] == ["ngrams", "ngrams, 100% permuted", "ngrams, 50% permuted"]
+    assert cli("report").code == 0
+    page = Path("roadtest-report/small.html").read_text()
+    assert "What is left without locality? ngrams" in page
+    assert "Is performance local? ngrams" in page
+
+
 def test_measures_resume_and_can_be_declared_void(cli: Any, run: Any) -> None:
     path = run({"kind": "scaling", "sizes": [200]})
     before = rows(cli, "SELECT unit_key, quantity, value FROM findings ORDER BY unit_key, position")
