@@ -57,6 +57,8 @@ def fill(url: str, *, event: str = "kind") -> None:
         points = [{"position": i, "cost": x, "score": -x, "on_hull": i % 2 == 0} for i, x in enumerate(DOUBLES)]
         put(t.frontier_point, [{"unit_id": 1, "price_of_cost": None, **point} for point in points])
         put(t.decision, [{"unit_id": 1, "preference": "balanced", "models": "00" * 5000}])
+        found = [{"position": i, "x": x, "value": -x, "low": None, "high": x} for i, x in enumerate(DOUBLES)]
+        put(t.finding, [{"unit_id": 2, "quantity": TEXTS[4], "label": "", **row} for row in found])
         put(t.event, [{"at": 1e9, "kind": event, "message": TEXTS[4], "detail": None}])
     store.close()
 
