@@ -130,7 +130,7 @@ def test_broken_files_of_routellm_are_named(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="line 2: another number of fields"):
         read(tmp_path, RouteLLM)
     file.write_bytes(b"prompt,org/weak,org/strong\n\xff,True,True\n")
-    with pytest.raises(BenchmarkError, match="not a (usable|readable)"):
+    with pytest.raises(BenchmarkError, match=r"not a (usable|readable)"):
         read(tmp_path, RouteLLM)
 
 
