@@ -11,10 +11,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from workers.benchmarks.base import Benchmark
 from workers.encoders.base import Input, make_encoder
-from workers.encoders.fine_tuned import centred
 from workers.encoders.fitted import FittedEncoder, SplitEncoder, fitted_rows
 from workers.errors import EncoderError
 from workers.evaluate import run_evaluate
+from workers.metrics.locality import centred
 from workers.routers.base import Side
 from workers.sides import cost_ratios, hidden, subset, whole
 from workers.splits import split_benchmark

@@ -117,6 +117,8 @@ def test_unobserved_cells_and_equal_embeddings() -> None:
 
 def test_pairs_without_a_correlation_are_counted() -> None:
     assert undefined_share(np.array([[1.0, 0], [0, 0], [0, 1], [1, 1]])) == pytest.approx(1 - 2 / 12)
+    nan = np.nan
+    assert undefined_share(np.array([[1.0, 0], [nan, nan], [0, 1], [nan, 1]])) == pytest.approx(1 - 2 / 12)
     rng = np.random.default_rng(0)
     assert correlation(unit(5, 3, rng), np.zeros((5, 2)), NO_TASKS[:5], rng, permutations=19) is None
 

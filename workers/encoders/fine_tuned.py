@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.encoders.fitted import FittedEncoder
+from workers.metrics.locality import centred
 from workers.routers.base import Side
 
 
@@ -92,19 +93,6 @@ class FineTuned(FittedEncoder):
     def transform(self, queries: Side) -> npt.NDArray[np.float32]:
         """Project. [n, dim]."""
         return queries.X @ self.projection_
-
-
-def centred(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scores without the models' and the queries' means; 0 where nothing was observed. [n, M]."""
-    seen = ~np.isnan(scores)
-
-    def mean(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
-        total = np.where(seen, values, 0.0).sum(axis=axis, keepdims=True)
-        share: npt.NDArray[np.float64] = total / np.maximum(seen.sum(axis=axis, keepdims=True), 1)
-        return share
-
-    without_models = scores - mean(scores, 0)
-    return np.where(seen, without_models - mean(without_models, 1), 0.0)
 
 
 def _principal_axes(X: npt.NDArray[np.float32], dim: int) -> npt.NDArray[np.float32]:

@@ -196,7 +196,9 @@ def dimension(X: Floats) -> float | None:
 
 
 def undefined_share(scores: Floats) -> float:
-    """Share of pairs whose rows have no correlation, because one of them is constant (protocol 6)."""
-    constant = np.nanstd(scores, axis=1) < 1e-12
-    n, varying = len(scores), int((~constant).sum())
+    """Share of pairs whose rows have no correlation: one is constant, or has fewer than two observed cells."""
+    seen = ~np.isnan(scores)
+    highest = np.where(seen, scores, -np.inf).max(axis=1)
+    lowest = np.where(seen, scores, np.inf).min(axis=1)
+    n, varying = len(scores), int((highest - lowest > 1e-12).sum())
     return 1.0 - varying * (varying - 1) / (n * (n - 1)) if n > 1 else 1.0
