@@ -124,7 +124,9 @@ class StageResources(_Strict):
     """What one Ray worker of a stage reserves."""
 
     num_cpus: float = Field(1, gt=0)
-    num_gpus: float = Field(0, ge=0, description="GPUs that a worker is given; text models, CLIP and torch routers use one that is there.")
+    num_gpus: float = Field(
+        0, ge=0, description="GPUs that a worker is given; text models, CLIP and torch routers use one that is there."
+    )
     memory: int | None = Field(
         None,
         gt=0,
