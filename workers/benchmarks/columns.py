@@ -148,6 +148,15 @@ def read_columns(path: Path, wanted: Collection[str]) -> Columns:
         raise BenchmarkError(f"{path}: cannot be read ({error.strerror or _first_line(error)}).") from error
 
 
+def column_names(path: Path) -> tuple[str, ...]:
+    """The column names of a CSV or parquet file.
+
+    Raises:
+        BenchmarkError: The file is unreadable, empty, or names a column twice.
+    """
+    return csv_header(path) if path.suffix == ".csv" else read_columns(path, ()).names
+
+
 def csv_header(path: Path) -> tuple[str, ...]:
     """The column names of a CSV file.
 
