@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,19 @@ def test_broken_files_end_in_one_line_that_names_the_place(tmp_path: Path, conte
     with pytest.raises(BenchmarkError, match=words) as error:
         read(tmp_path)
     assert str(error.value).startswith(str(tmp_path)) and "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("begin", ["", "question,a_correct,a_cost\n"])
+def test_a_line_without_end_is_refused_before_it_is_held(tmp_path: Path, begin: str) -> None:
+    (tmp_path / "MMR_Bench.csv").write_text(begin + "x" * (1 << 22))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BenchmarkError, match="over 1,000 characters"):
+            read(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
