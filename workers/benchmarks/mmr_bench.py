@@ -38,7 +38,7 @@ class MMRBench(LogFormat):
     summary = "MMR-Bench's MMR_Bench.csv or MMR-Bench.csv, with folders of pictures beside it"
     verified: ClassVar[str] = (
         "not verified on real files; written from Hunter-Wrynn/MMR-Bench@494e8c8, src/mmrbench/data/mllm_data.py, and "
-        "@1b0361c, scripts/merge_vlmeval_results_to_mmr.py"
+        "@1b0361c, scripts/merge_vlmeval_results_to_mmr.py; read on what its scripts/make_toy_data.py writes"
     )
 
     @classmethod
