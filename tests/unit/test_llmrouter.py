@@ -104,6 +104,17 @@ def test_questions_are_told_apart_as_llmrouter_does_and_repeated_ones_are_kept(t
     assert len({group for text, group in groups if text == "same"}) == 1
 
 
+@pytest.mark.parametrize(
+    "choices",
+    ["[" * 100_000, "[" + "-" * 900_000 + "1]", "[__import__('os').abort()]", "{[]: 1}", "[\0]", "[1, 2]", {"text": 3}],
+    ids=["brackets", "signs", "code", "unhashable", "NUL", "numbers", "no list"],
+)
+def test_choices_that_are_none_are_not_shown(tmp_path: Path, choices: Any) -> None:
+    write(tmp_path, "train", *(record("which?", model, metric="em_mc", choices=choices) for model in ("a", "b")))
+    write_candidates(tmp_path / "default_llm.json", a=(1, 1), b=(1, 1))
+    assert read(tmp_path, embed="question").texts == ("which?",)
+
+
 def test_failed_calls_are_not_observed_and_totals_of_tokens_are_split(tmp_path: Path) -> None:
     total = {"input_tokens": None, "output_tokens": None, "token_num": 12}
     write(

@@ -39,8 +39,8 @@ class LLMRouter(LogFormat):
     summary = "LLMRouter's default_routing_*_data.jsonl and default_llm.json"
     verified: ClassVar[str] = (
         "not verified on real files; written from ulab-uiuc/LLMRouter@4e7a796, llmrouter/data/"
-        "api_calling_evaluation.py and llmrouter/utils/data_processing.py; the authors' scores of 6108 questions, written "
-        "in this layout, come back with their means"
+        "api_calling_evaluation.py and llmrouter/utils/data_processing.py; the authors' scores of 6108 questions, "
+        "written in this layout, come back with their means"
     )
 
     @classmethod
