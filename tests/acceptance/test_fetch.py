@@ -90,9 +90,6 @@ def test_details_of_three_models_become_a_benchmark(cli: Any, folder: Path, upst
     assert "open-llm-leaderboard: 300 queries x 3 models" in imported.out
 
 
-@pytest.mark.xfail(
-    strict=True, reason="no reader of routerbench-pickle and routereval yet; remove this mark once both are there"
-)
 def test_every_suite_has_a_reader() -> None:
     readers = {*LAYOUTS, *log_formats()}
     assert sorted({suite.format for suite in suites().values()} - readers) == [], "formats that no reader knows"

@@ -48,7 +48,7 @@ class _Dtype:
             return np.dtype(object)
         if not isinstance(self.code, str) or not _NUMBERS.fullmatch(self.code) or self.order not in "<>|=":
             raise RefusedError(f"an array of {self.code!r}; numbers and texts are read")
-        return np.dtype(self.code).newbyteorder(self.order)
+        return np.dtype(f"{self.order}{self.code}" if self.code != "b1" else "b1")
 
 
 class _Array:
@@ -165,7 +165,7 @@ for _core in ("numpy.core", "numpy._core"):
 _CALLED = frozenset(_KNOWN.values()) - {_Name, _Frame}
 
 
-_InPython: Any = pickle._Unpickler  # type: ignore[attr-defined]
+_InPython: Any = pickle._Unpickler
 
 
 class _Watched(_InPython):  # type: ignore[misc]
