@@ -147,12 +147,14 @@ def across_reference(
         AnalysisError: When the reference has no results, is privileged or is a blind twin.
     """
     check_router(results, reference)
-    rows = []
-    for part in slices(results, spec):
-        routers = part.results.sort_values(["sweep_position", "router"], kind="stable").groupby("router", sort=False)
-        candidates = [str(name) for name, own in routers if name != reference and competes(own)]
-        rows += _compare(part, candidates, reference, margin=margin)
-    return rows
+    return [row for part in slices(results, spec) for row in across_slice(part, reference, margin=margin)]
+
+
+def across_slice(part: Slice, reference: str, *, margin: float = 1.0) -> list[AcrossSuites]:
+    """The same for one encoder and formulation; candidates in the order of the sweep file."""
+    routers = part.results.sort_values(["sweep_position", "router"], kind="stable").groupby("router", sort=False)
+    candidates = [str(name) for name, own in routers if name != reference and competes(own)]
+    return _compare(part, candidates, reference, margin=margin)
 
 
 def across_pair(
@@ -179,6 +181,8 @@ def across_pair(
 def across_frame(rows: Sequence[AcrossSuites]) -> pd.DataFrame:
     """Comparisons across suites as a data frame, one row each; lists of names are joined by "; "."""
     frame = pd.DataFrame([row.as_dict() for row in rows])
+    if frame.empty:
+        return frame
     for column in ("suites", "incomplete"):
         frame[column] = frame[column].map("; ".join)
     return frame

@@ -60,5 +60,6 @@ def refusal(n: int, n_comparisons: int, alpha: float) -> str:
         return ""
     needed = math.ceil(1 - math.log2(alpha / n_comparisons))
     among = "" if n_comparisons == 1 else f" among {n_comparisons} comparisons"
-    suites = f"{n} suite{'' if n == 1 else 's'}"
-    return f"the smallest p of {suites} is {2.0 ** (1 - n):.3g}, so nothing can be found{among}; it takes {needed}"
+    suites = "1 suite that differs" if n == 1 else f"{n} suites that differ"
+    least = min(2.0 ** (1 - n), 1.0)
+    return f"with {suites} the smallest p is {least:.3g}, so nothing can be found{among}; it takes {needed}"

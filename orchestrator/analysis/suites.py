@@ -59,9 +59,9 @@ class Member:
     def difference(self, candidate: str, reference: str, metric: str) -> Floats | str:
         """Difference on every split, or why there is none."""
         table = self.values[metric]
-        absent = [name for name in (candidate, reference) if name not in table]
-        if absent:
-            return f"no result of {' and '.join(absent)} on {self.benchmark}"
+        absent = next((name for name in (reference, candidate) if name not in table), None)
+        if absent is not None:
+            return f"no result of {absent} on {self.benchmark}"
         d = table[candidate] - table[reference]
         n = int(np.isfinite(d).sum())
         if n < INTERVAL_SPLITS:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,42 +13,12 @@ from orchestrator.analysis.random_effects import random_effects
 from orchestrator.analysis.suite_ranks import suite_ranking
 from orchestrator.analysis.suites import slices
 from orchestrator.errors import AnalysisError
-
-#: A spread whose mean is 0.
-WAVE = np.tile([1.0, -1.0], 10)
-
-
-def rows(router: str, auc: Sequence[float] | np.ndarray, suite: str, **columns: Any) -> pd.DataFrame:
-    """Results of one router on one benchmark: `auc` per split; anything else overrides the defaults."""
-    defaults = {
-        "benchmark": suite, "suite": suite, "encoder": "minilm", "router": router, "train_size": 1.0, "n_train": 700,
-        "n_test": 200, "formulation": "utility", "utility_mean": 40.0, "privileged": False, "query_blind": False,
-        "twin_of": None, "sweep_position": 0, "chosen": None, "tuning_seconds": None,
-    }  # fmt: skip
-    auc = np.asarray(auc, dtype=float)
-    areas = {"seed": range(len(auc)), "auc": auc, "auc_path": auc, "auc_rel": auc / 100}
-    frame = pd.DataFrame(areas | {name: [value] * len(auc) for name, value in defaults.items() if name not in columns})
-    return frame.assign(**columns)
-
-
-def study(differences: Mapping[str, Mapping[str, Any]], **columns: Any) -> pd.DataFrame:
-    """By suite and candidate: what it is above a reference at 80."""
-    frames = []
-    for suite, candidates in differences.items():
-        frames.append(rows("reference", [80.0] * 20, suite, **columns))
-        frames += [
-            rows(name, 80 + np.asarray(d), suite, sweep_position=i, **columns)
-            for i, (name, d) in enumerate(candidates.items(), 1)
-        ]
-    return pd.concat(frames, ignore_index=True)
+from tests.suites import FIVE, WAVE, rows, study
 
 
 def judged(frame: pd.DataFrame, **options: Any) -> dict[str, AcrossSuites]:
     found = across_reference(frame, "reference", **options)
     return {row.candidate: row for row in found if row.primary}
-
-
-FIVE = ("v", "w", "x", "y", "z")
 
 
 def test_the_mean_over_suites_is_that_of_its_tests() -> None:

@@ -99,7 +99,7 @@ def test_signed_rank_with_ties_and_zeros_is_exact() -> None:
 def test_signed_rank_is_refused_when_it_can_find_nothing() -> None:
     # 2 / 2^6 = 0.031 <= 0.05, but not <= 0.05 / 2; nine comparisons take 2 / 2^N <= 0.0055: N = 9.
     assert refusal(6, 1, 0.05) == ""
-    assert "smallest p of 6 suites is 0.0312" in refusal(6, 2, 0.05)
+    assert "with 6 suites that differ the smallest p is 0.0312" in refusal(6, 2, 0.05)
     assert refusal(6, 2, 0.05).endswith("it takes 7")
     assert refusal(8, 9, 0.05).endswith("it takes 9")
     assert refusal(9, 9, 0.05) == ""
