@@ -99,7 +99,7 @@ def print_readings(console: Console, readings: Sequence[Reading]) -> None:
     table = _table("two more readings of the same differences; no verdict rests on them")
     for head in ("benchmark", "encoder", "metric"):
         table.add_column(head)
-    for head in ("P(better)", f"P(within ±{margin:g})", "P(worse)", "bootstrap ± sd", "95 % interval"):
+    for head in ("P(better)", f"P(within ±{margin:g})", "P(worse)", "bootstrap ± sd", "bootstrap 95 %"):
         table.add_column(head, justify="right", no_wrap=True)
     for reading in readings:
         row, chances, drawn = reading.row, reading.posterior, reading.bootstrap
@@ -111,6 +111,7 @@ def print_readings(console: Console, readings: Sequence[Reading]) -> None:
             f"{difference(drawn.estimate)} ± {drawn.sd:.2f}" if drawn else NOTHING,
             interval(drawn.ci95 if drawn else None),
         )  # fmt: skip
+    console.print()
     console.print(table)
     for line in reading_notes(readings):
         console.print(Padding(Text(line, style="dim"), (0, 1)))

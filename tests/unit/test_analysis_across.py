@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.analysis import nadeau_bengio
 from orchestrator.analysis.across import AcrossSuites, across_frame, across_pair, across_reference, suite_frame
+from orchestrator.analysis.across_sentences import across_sentence
 from orchestrator.analysis.random_effects import random_effects
 from orchestrator.analysis.suite_ranks import suite_ranking
 from orchestrator.analysis.suites import slices
@@ -202,3 +203,22 @@ def test_rankings_leave_out_what_is_incomplete() -> None:
     assert found.ranking.p == pytest.approx(1 / 6**3)
     nobody = suite_ranking(slices(frame[frame["router"].isin(["reference"])])[0])
     assert nobody.ranking is None
+
+
+def test_sentences_say_what_verdicts_say() -> None:
+    frame = study(
+        {suite: {"a": 5 + 0.1 * WAVE, "b": 0.3 * WAVE, "c": (-1) ** i * 3 + WAVE} for i, suite in enumerate(FIVE)}
+    )
+    frame.loc[frame["router"] == "a", "auc_rel"] = 0.7 + 0.001 * np.tile(WAVE, 5)
+    said = across_sentence(across_reference(frame, "reference"))
+    assert said.startswith(
+        "Across 5 suites with minilm, the primary family: a is better than reference by 5.0 AUC points"
+    )
+    assert "yet worse in AUC rel; b (blind twins not run) is equivalent within ±1 AUC point" in said
+    assert said.endswith("for c it is inconclusive.")
+    frame.loc[frame["router"] == "a", "auc_path"] = 79 + 0.1 * np.tile(WAVE, 5)
+    hull = across_sentence(across_reference(frame, "reference"))
+    assert "a and reference is inconclusive, as AUC and AUC path disagree about the sign" in hull
+    few = across_sentence(across_reference(frame.query("seed < 9"), "reference"))
+    assert "no verdict, as that takes 10 splits" in few
+    assert across_sentence([]) == ""

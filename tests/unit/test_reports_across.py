@@ -104,7 +104,7 @@ def test_one_suite_says_nothing_across(results: pd.DataFrame) -> None:
     page = page_of(sweep(), two)
     assert "Across" not in page
     assert 'id="across"' not in page
-    assert "All benchmarks here are one suite" in page
+    assert "Fewer than two suites are compared here" in page
 
 
 def test_the_page(results: pd.DataFrame) -> None:
