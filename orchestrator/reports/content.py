@@ -9,14 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.analysis.across_sentences import across_sentence
 from orchestrator.analysis.comparisons import Comparison, compare_to_reference
 from orchestrator.analysis.leaderboard import panel_leaderboard
 from orchestrator.analysis.panels import Panel, full_size, panels
 from orchestrator.analysis.sentences import verdict_sentence
 from orchestrator.analysis.tuning import Tuning, tunings
-
-#: Column heads of the metrics.
-METRIC_TITLES: Mapping[str, str] = {"auc": "AUC", "auc_path": "AUC path", "utility_mean": "Utility"}
+from orchestrator.reports.across import AcrossPart, across_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +67,8 @@ class Content:
     margin: float
     sentence: str
     panels: tuple[PanelContent, ...]
+    #: Comparisons across suites, the primary family first; none below two suites.
+    across: tuple[AcrossPart, ...] = ()
 
     @property
     def question(self) -> str:
@@ -107,11 +108,14 @@ def assemble(sweep: Mapping[str, Any], results: pd.DataFrame) -> Content:
     cut = panels(results, spec)
     full = {id(panel) for panel in full_size(cut)}
     comparisons = compare_to_reference(results, reference, margin=margin, spec=spec) if reference else []
+    across = across_parts(results, reference, margin=margin, spec=spec)
+    said = (verdict_sentence(comparisons, reference), across_sentence([row for part in across for row in part.rows]))
     return Content(
         name=str(sweep["name"]),
         reference=reference,
         margin=margin,
-        sentence=verdict_sentence(comparisons, reference),
+        sentence=" ".join(filter(None, said)),
+        across=across,
         panels=tuple(_panel_content(panel, comparisons, reference, is_full=id(panel) in full) for panel in cut),
     )
 

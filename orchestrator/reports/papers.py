@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.reports import words
-from orchestrator.reports.content import METRIC_TITLES, Content, PanelContent
+from orchestrator.reports import across, words
+from orchestrator.reports.content import Content, PanelContent
 
 #: What LaTeX would take for markup.
 _LATEX = str.maketrans(
@@ -17,13 +17,21 @@ _LATEX = str.maketrans(
         **{character: f"\\{character}" for character in "&%$#_{}"},
         **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "\u00a0": "~"},
         **{"−": "$-$", "±": r"$\pm$", "Δ": r"$\Delta$", "≈": r"$\approx$", "≥": r"$\ge$", "·": r"$\cdot$"},
-        **{"–": "--", "→": r"$\to$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$"},
+        **{
+            "τ": r"$\tau$",
+            "χ": r"$\chi$",
+            "²": r"$^2$",
+            "–": "--",
+            "→": r"$\to$",
+            "▲": r"$\blacktriangle$",
+            "▼": r"$\blacktriangledown$",
+        },
     }
 )
 
 
 def tables(content: Content) -> dict[str, pd.DataFrame]:
-    """Numbers of a report by table: `leaderboard`, and `comparisons` where there is a reference."""
+    """Numbers of a report by table: `leaderboard`, `comparisons` with a reference, and those across suites."""
     standings, compared = [], []
     for panel in content.panels:
         place = {
@@ -38,12 +46,18 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
     found = {"leaderboard": pd.DataFrame(standings)}
     if compared:
         found["comparisons"] = pd.DataFrame(compared)
-    return found
+    return found | dict(across.frames(content.across))
 
 
 def markdown(content: Content) -> str:
     """The verdict and every panel's leaderboard as Markdown."""
     parts = [f"# {_md(content.name)}", _md(content.question), f"**{_md(content.sentence)}**"]
+    for part in content.across:
+        head, rows = across.table(part)
+        parts.append(f"## Across suites, {_md(part.title)}")
+        parts += [_grid([head, *rows])] if rows else []
+        parts += [_md(note) for note in across.notes(part.rows) + across.rank_notes(part.ranks)]
+        parts += [_grid(_rank_rows(part))] if part.ranks.ranking else []
     for panel in content.panels:
         if panel.is_full:
             parts += [f"## {_md(panel.panel.benchmark)}, {_md(panel.panel.title)}", _grid(_rows(panel, content))]
@@ -53,18 +67,20 @@ def markdown(content: Content) -> str:
 def latex(content: Content) -> str:
     r"""Every panel's leaderboard as a LaTeX `table` with rules of `booktabs`; glyphs need `amssymb`."""
     parts = [r"% \usepackage{booktabs,amssymb}", "% " + " ".join(content.sentence.split())]
+    for part in content.across:
+        head, body = across.table(part)
+        if body:
+            told = " ".join([across.METHOD, *across.notes(part.rows), *across.rank_notes(part.ranks)])
+            parts.append(
+                _tabular([head, *body], f"Across suites, {part.title}: differences to {content.reference}. {told}")
+            )
     for panel in content.panels:
         if not panel.is_full:
             continue
-        rows = _rows(panel, content)
-        spec = "l" + "r" * (len(rows[0]) - 1)
-        lines = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
         caption = f"{panel.panel.benchmark}, {panel.panel.title}: means ± sd over {panel.panel.n_splits} splits"
         if panel.comparisons:
             caption += f"; differences to {content.reference} with 95 % intervals (Nadeau and Bengio) and verdicts"
-        start = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}.}}", rf"\begin{{tabular}}{{{spec}}}"]
-        close = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-        parts.append("\n".join([*start, r"\toprule", lines[0], r"\midrule", *lines[1:], *close]))
+        parts.append(_tabular(_rows(panel, content), caption + "."))
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,10 +88,30 @@ def latex(content: Content) -> str:
 TEXTS: Mapping[str, Callable[[Content], str]] = {"md": markdown, "latex": latex}
 
 
+def _tabular(rows: list[list[str]], caption: str) -> str:
+    spec = "l" + "r" * (len(rows[0]) - 1)
+    lines = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
+    start = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}", rf"\begin{{tabular}}{{{spec}}}"]
+    close = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join([*start, r"\toprule", lines[0], r"\midrule", *lines[1:], *close])
+
+
+def _rank_rows(part: across.AcrossPart) -> list[list[str]]:
+    ranking = part.ranks.ranking
+    assert ranking is not None
+    pairs = sorted(zip(ranking.ranks, ranking.routers, strict=True))
+    rows = [[router, words.number(rank)] for rank, router in pairs]
+    return [
+        ["Router", "Average rank"],
+        *rows,
+        ["Nemenyi's critical difference", words.number(ranking.critical_difference)],
+    ]
+
+
 def _rows(panel: PanelContent, content: Content) -> list[list[str]]:
     utility = panel.panel.formulation == "utility"
     areas = ["AUC", "AUC path", "AUC rel"] if utility else []
-    head = ["Router", *areas, METRIC_TITLES["utility_mean"]]
+    head = ["Router", *areas, words.METRIC_TITLES["utility_mean"]]
     if panel.comparisons:
         head += [f"Δ to {content.reference}", "95 % interval", "Verdict"]
     rows = [head]
