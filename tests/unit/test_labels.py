@@ -279,7 +279,7 @@ def drawn(seed: int) -> dict[str, dict[float, Any]]:
     """Rising curves of three routers with noise on 5 to 11 splits."""
     rng = np.random.default_rng(seed)
     k, noise = int(rng.integers(5, 12)), float(rng.choice([0.3, 1.0]))
-    starts = {"zero-router": 60.0, "knn": 61 + rng.normal(), "mlp": 60 + 2 * rng.normal()}
+    starts = {"zero-router": 60.0, "knn": 61 + rng.normal(), "mlp": 61 + 4 * rng.normal()}
     curves = {}
     for name, start in starts.items():
         steps = np.cumsum(np.r_[start, rng.exponential(1.5, len(SIZES) - 1)])
