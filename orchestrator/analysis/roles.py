@@ -9,9 +9,7 @@ from typing import Any
 import pandas as pd
 
 #: Routers that look labelled queries up, one by one or by cluster, instead of learning a function of the query.
-LOOKUPS = frozenset(
-    {"knn", "cf-user", "tensoropera", "routellm-sw", "shnitzer", "eagle", "avengers", "uniroute"},
-)  # fmt: skip
+LOOKUPS = frozenset({"knn", "cf-user", "tensoropera", "routellm-sw", "shnitzer", "eagle", "avengers", "uniroute"})
 #: Routers that call several models or read their answers: they decide on more than kNN sees.
 SEE_ANSWERS = frozenset({"automix", "blending", "cascade", "frugalgpt", "fusion", "llm-blender", "two-tier"})
 
