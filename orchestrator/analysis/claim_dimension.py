@@ -1,4 +1,4 @@
-"""Do low dimension and locality go with kNN's advantage, and low dimension with few labels? Scatters, never a p-value."""
+"""Do low dimension and locality go with kNN's advantage, and low dimension with few labels? Scatters, no p-values."""
 
 from __future__ import annotations
 

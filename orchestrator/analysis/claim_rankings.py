@@ -27,7 +27,8 @@ def across_benchmarks(panels: Sequence[Panel], comparisons: Sequence[Comparison]
     """
     claim = "the ranking of routers is the same on every benchmark"
     primary = first_panels(panels)
-    table = pd.DataFrame([_means(panel).rename(suite_of(panel)) for panel in primary]).dropna(axis=1)
+    every = pd.DataFrame([_means(panel).rename(suite_of(panel)) for panel in primary])
+    table = every.dropna(axis=1)
     by_suite = table.groupby(level=0, sort=False).mean()
     if len(by_suite) < 2 or by_suite.shape[1] < RANKED:
         return not_measured(claim, f"two suites or more with {RANKED} routers that read the query on each")
@@ -37,7 +38,9 @@ def across_benchmarks(panels: Sequence[Panel], comparisons: Sequence[Comparison]
     if turned:
         against = comparisons[0].reference
         verdict = f"refuted: {names(turned)} shown better than {against} on one benchmark and worse on another"
-    text = f"{_words(found)} over {counted(found.n, 'suite')} and {found.k} routers"
+    absent = [str(name) for name in every if name not in table]
+    without = f", without {names(absent)}, absent somewhere" if absent else ""
+    text = f"{_words(found)} over {counted(found.n, 'suite')} and {found.k} routers{without}"
     return Claim(claim=claim, found=text, verdict=verdict)
 
 
@@ -58,9 +61,10 @@ def across_encoders(panels: Sequence[Panel]) -> Claim:
         return Claim(claim=claim, found=text, verdict=_agreement(one))
     sizes = sorted(one.w for one in found.values())
     shown = sum(one.p < ALPHA for one in found.values())
+    median = f"median {np.median(sizes):.2f}"
     return Claim(
         claim=claim,
-        found=f"Kendall's W {sizes[0]:.2f} to {sizes[-1]:.2f}, median {np.median(sizes):.2f}, on {len(found)} benchmarks",
+        found=f"Kendall's W {sizes[0]:.2f} to {sizes[-1]:.2f}, {median}, on {len(found)} benchmarks",
         verdict=f"alike beyond chance (p < {ALPHA:g}, not adjusted) on {shown} of {len(found)} benchmarks",
     )
 

@@ -29,7 +29,7 @@ def claims(
     """Every claim beside what the sweep says of it, of utility prediction at the full training size.
 
     Args:
-        results: The view `results` of one sweep; benchmarks of a study of shifts do not count, nor do permuted encoders.
+        results: The view `results` of one sweep; shifted benchmarks and permuted encoders do not count.
         reference: The sweep's reference.
         spec: The sweep file as a dict.
         comparisons: Those with the reference.
