@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -54,10 +55,14 @@ class Judged:
         """The verdict without suffix and tag."""
         return kind_of(self.verdict)
 
+    def selection_kind(self, preference: str) -> Kind:
+        """The verdict on selection utility at a preference, without suffix and tag."""
+        return kind_of(self.selection.get(preference))
+
     @property
     def better_at(self) -> list[str]:
         """Preferences at which it is better as a selector."""
-        return [preference for preference, verdict in self.selection.items() if kind_of(verdict) is Kind.BETTER]
+        return [preference for preference in self.selection if self.selection_kind(preference) is Kind.BETTER]
 
     @property
     def refutes(self) -> bool:
@@ -160,7 +165,7 @@ def settle(
         return []
     knn, learned = tuned_knn(results, spec, reference), learned_routers(results, spec)
     n_suites = results["suite"].nunique() if "suite" in results else 1
-    benchmarks = [str(name) for name in results.sort_values("sweep_position", kind="stable")["benchmark"].unique()]
+    benchmarks = sorted(map(str, results["benchmark"].unique()))
     if knn is None or not learned:
         absent = [] if knn else ["no tuned kNN in the sweep (`{name: knn, tune: true}`)"]
         absent += [] if learned else ["no learned router in the sweep"]
@@ -169,15 +174,14 @@ def settle(
     made = list(comparisons) if knn == reference and comparisons else []
     made = made or compare_to_reference(results, knn, margin=margin, spec=spec)
     chosen = compare_at_preferences(results, knn, margin=margin, spec=spec)
-    encoders = {row.benchmark: row.encoder for row in _primary(made)}
+    encoders = _first_encoders(chain(made, *chosen.values()))
     within = [
-        _on_benchmark((benchmark, encoders[benchmark]), made, chosen, knn, learned)
-        if benchmark in encoders
-        else _settlement(f"on {benchmark}", "no verdict", knn, tuple(Judged(router=name) for name in learned))
-        for benchmark in benchmarks
+        _on_benchmark(benchmark, encoders.get(benchmark), made, chosen, knn, learned)
+        for benchmark in dict.fromkeys([*encoders, *benchmarks])
     ]
     if n_suites > 1:
-        return [_across_suites(n_suites, made, knn, learned, across, across_selection or {}), *within]
+        first = next((encoder for encoder in encoders.values() if encoder), None)
+        return [_across_suites(n_suites, first, knn, learned, across, across_selection or {}), *within]
     return within if len(within) == 1 else [_agreed(within, knn), *within]
 
 
@@ -203,27 +207,26 @@ def settlement_frame(settlements: Sequence[Settlement]) -> pd.DataFrame:
     return pd.DataFrame(rows())
 
 
-def _primary(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
-    """Comparisons of utility prediction on AUC under each benchmark's first encoder."""
+def _first_encoders(comparisons: Iterable[Comparison]) -> dict[str, str | None]:
+    """The encoder of the first comparison of each benchmark."""
     first: dict[str, str | None] = {}
     for row in comparisons:
-        if row.metric == "auc" and row.encoder == first.setdefault(row.benchmark, row.encoder):
-            yield row
+        first.setdefault(row.benchmark, row.encoder)
+    return first
 
 
 def _on_benchmark(
-    panel: tuple[str, str | None],
+    benchmark: str,
+    encoder: str | None,
     made: Sequence[Comparison],
     chosen: Mapping[str, Sequence[Comparison]],
     knn: str,
     learned: Sequence[str],
 ) -> Settlement:
     def family(rows: Sequence[Comparison]) -> pd.DataFrame:
-        return comparison_frame([row for row in rows if (row.benchmark, row.encoder) == panel]).rename(
-            columns={"candidate": "router"}
-        )
+        own = [row for row in rows if (row.benchmark, row.encoder) == (benchmark, encoder)]
+        return comparison_frame(own).rename(columns={"candidate": "router"})
 
-    benchmark, encoder = panel
     judged = _judged(
         family([row for row in made if row.metric == "auc"]),
         {preference: family(rows) for preference, rows in chosen.items()},
@@ -236,13 +239,12 @@ def _on_benchmark(
 
 def _across_suites(
     n_suites: int,
-    made: Sequence[Comparison],
+    encoder: str | None,
     knn: str,
     learned: Sequence[str],
     across: pd.DataFrame | None,
     across_selection: Mapping[str, pd.DataFrame],
 ) -> Settlement:
-    encoder = next((row.encoder for row in _primary(made) if row.encoder), None)
     where = f"across {n_suites} suites" + (f" with {encoder}" if encoder else "")
     if across is None:
         return Settlement(

@@ -9,10 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.analysis.claim import Claim
+from orchestrator.analysis.claims import claims
 from orchestrator.analysis.comparisons import Comparison, compare_to_reference
+from orchestrator.analysis.labels import LabelTable, label_tables
 from orchestrator.analysis.leaderboard import panel_leaderboard
 from orchestrator.analysis.panels import Panel, full_size, panels
 from orchestrator.analysis.sentences import verdict_sentence
+from orchestrator.analysis.settle import Settlement, settle
 from orchestrator.analysis.tuning import Tuning, tunings
 
 #: Column heads of the metrics.
@@ -68,6 +72,12 @@ class Content:
     margin: float
     sentence: str
     panels: tuple[PanelContent, ...]
+    #: How many labels each router needs, where several training sizes were run.
+    labels: tuple[LabelTable, ...] = ()
+    #: What the rule says of the sweep, then of each benchmark where there are several.
+    settlements: tuple[Settlement, ...] = ()
+    #: The paper's other claims.
+    claims: tuple[Claim, ...] = ()
 
     @property
     def question(self) -> str:
@@ -93,12 +103,22 @@ class Content:
         return [name for name in names if name in compared]
 
 
-def assemble(sweep: Mapping[str, Any], results: pd.DataFrame) -> Content:
+def assemble(
+    sweep: Mapping[str, Any],
+    results: pd.DataFrame,
+    findings: pd.DataFrame | None = None,
+    *,
+    across: pd.DataFrame | None = None,
+    across_selection: Mapping[str, pd.DataFrame] | None = None,
+) -> Content:
     """Analyse a sweep's results.
 
     Args:
         sweep: `name`, `spec`, `reference` (display name or None), `margin`.
         results: The view `results` of that sweep.
+        findings: The view `findings` of it.
+        across: Verdicts across suites, columns router and verdict, where there are any.
+        across_selection: The same of selection utility, by preference.
 
     Raises:
         AnalysisError: When there are no results, or the reference has none or may not be one.
@@ -107,12 +127,26 @@ def assemble(sweep: Mapping[str, Any], results: pd.DataFrame) -> Content:
     cut = panels(results, spec)
     full = {id(panel) for panel in full_size(cut)}
     comparisons = compare_to_reference(results, reference, margin=margin, spec=spec) if reference else []
+    labels = label_tables(results, reference, delta=margin, spec=spec)
+    settlements = settle(
+        results,
+        reference=reference,
+        margin=margin,
+        spec=spec,
+        comparisons=comparisons,
+        across=across,
+        across_selection=across_selection,
+    )
+    rows = claims(results, reference=reference, spec=spec, comparisons=comparisons, labels=labels, findings=findings)
     return Content(
         name=str(sweep["name"]),
         reference=reference,
         margin=margin,
         sentence=verdict_sentence(comparisons, reference),
         panels=tuple(_panel_content(panel, comparisons, reference, is_full=id(panel) in full) for panel in cut),
+        labels=tuple(labels),
+        settlements=tuple(settlements),
+        claims=tuple(rows) if settlements else (),
     )
 
 

@@ -17,23 +17,27 @@ from orchestrator.analysis.comparisons import Comparison
 from orchestrator.analysis.sentences import comparison_sentence, points
 from orchestrator.analysis.verdicts import Kind
 from orchestrator.reports.content import METRIC_TITLES, PanelContent, assemble
+from orchestrator.reports.settling import LABELS_HEAD, SETTLE_HEAD, claim_rows, labels_rows, labels_title
 from orchestrator.reports.words import GLYPHS, NOTHING, difference, interval, number, p, skipped_lines, spread
 
 _STYLES = {Kind.BETTER: "bold blue", Kind.WORSE: "yellow", Kind.EQUIVALENT: "cyan"}
 
 
-def print_report(console: Console, sweep: Mapping[str, Any], results: pd.DataFrame) -> None:
-    """Print every leaderboard with its comparison table, then the sentence.
+def print_report(
+    console: Console, sweep: Mapping[str, Any], results: pd.DataFrame, findings: pd.DataFrame | None = None
+) -> None:
+    """Print every leaderboard with its comparison table, label counts, what would settle it, then the sentence.
 
     Args:
         console: Where to.
         sweep: `name`, `spec`, `reference`, `margin`.
         results: The view `results` of that sweep.
+        findings: The view `findings` of it.
 
     Raises:
         AnalysisError: When there are no results, or the reference has none or may not be one.
     """
-    content = assemble(sweep, results)
+    content = assemble(sweep, results, findings)
     for panel in content.panels:
         console.print()
         console.print(leaderboard(panel))
@@ -41,6 +45,15 @@ def print_report(console: Console, sweep: Mapping[str, Any], results: pd.DataFra
             console.print(comparison_table(panel))
         elif panel.is_full and content.reference and not panel.has_reference:
             console.print(Text(f"{content.reference} has no result here, so nothing is compared with it."))
+    for labels in content.labels:
+        console.print()
+        console.print(_grid(f"{LABELS_HEAD} {labels_title(labels)}", labels_rows(labels)))
+    if content.settlements:
+        console.print()
+        console.print(Padding(Text(f"{SETTLE_HEAD}: {content.settlements[0].sentence}"), (0, 1)))
+    if any(claim.measured for claim in content.claims):
+        console.print()
+        console.print(_grid("The paper's other claims", claim_rows([c for c in content.claims if c.measured])))
     for line in skipped_lines(sweep.get("skipped") or ()):
         console.print(Padding(Text(line, style="dim"), (0, 1)))
     console.print()
@@ -120,6 +133,15 @@ def verdict(row: Comparison) -> Text:
     if row.cannot_show_equivalence and row.kind in (Kind.INCONCLUSIVE, Kind.NOT_WORSE):
         text.append("; cannot show equivalence", style="dim")
     return text
+
+
+def _grid(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    table = _table(title)
+    for head in rows[0]:
+        table.add_column(head)
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _table(title: str) -> Table:
