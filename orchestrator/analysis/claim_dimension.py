@@ -86,7 +86,9 @@ def fewer_labels(
     title = f"share of the labels until {knn} is within {labels[0].delta:g} of its full AUC" if labels else ""
     needs = "`study: locality` with several `train_sizes` and kNN"
     found = _scatter(claim, needs, points, MEASURES["dimension"], title, rising=True)
-    note = f"; {counted(censored, 'count')} censored, taken at the bound" if censored else ""
+    note = (
+        f"; {counted(censored, 'count')} censored, at {'its' if censored == 1 else 'their'} bound" if censored else ""
+    )
     return replace(found, found=found.found + note)
 
 
