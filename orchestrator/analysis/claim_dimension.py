@@ -56,7 +56,7 @@ def predicts(
     points: list[Point] = []
     for panel in panels:
         x = measured.get((panel.benchmark, panel.encoder), {}).get(quantity)
-        y = _advantage(panel, spec, reference)
+        y = None if x is None else _advantage(panel, spec, reference)
         if x is not None and y is not None:
             points.append((f"{panel.benchmark}, {panel.encoder}", x, y, suite_of(panel)))
     needs = "`study: locality` with kNN and a learned router"

@@ -271,26 +271,31 @@ def _agreed(within: Sequence[Settlement], knn: str) -> Settlement:
 
 
 def _judged(primary: pd.DataFrame, selection: Mapping[str, pd.DataFrame], learned: Sequence[str]) -> tuple[Judged, ...]:
-    def of(frame: pd.DataFrame, router: str) -> dict[str, Any]:
-        if frame.empty:
-            return {}
-        own = frame[frame["router"] == router].astype(object)
-        return {str(key): value for key, value in own.where(own.notna(), None).iloc[0].items()} if len(own) else {}
-
+    by_router = _verdicts(primary)
+    by_preference = {preference: _verdicts(frame) for preference, frame in selection.items()}
     found = []
     for router in learned:
-        own = of(primary, router)
-        by_preference = {preference: of(frame, router).get("verdict") for preference, frame in selection.items()}
+        own = by_router.get(router, {})
+        chosen = {preference: rows.get(router, {}).get("verdict") for preference, rows in by_preference.items()}
         found.append(
             Judged(
                 router=router,
                 verdict=own.get("verdict"),
-                selection={preference: str(verdict) for preference, verdict in by_preference.items() if verdict},
+                selection={preference: str(verdict) for preference, verdict in chosen.items() if verdict},
                 detectable=own.get("detectable"),
                 n_splits=own.get("n_splits"),
             )
         )
     return tuple(found)
+
+
+def _verdicts(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """What a family says of each router, as far as it does: `verdict`, `detectable`, `n_splits`."""
+    columns = [column for column in ("verdict", "detectable", "n_splits") if column in frame]
+    return {
+        str(row["router"]): {column: row[column] for column in columns if pd.notna(row[column])}
+        for row in frame.to_dict("records")
+    }
 
 
 def _settlement(where: str, basis: str, knn: str, judged: tuple[Judged, ...]) -> Settlement:
