@@ -59,7 +59,7 @@ def predicts(
         y = None if x is None else _advantage(panel, spec, reference)
         if x is not None and y is not None:
             points.append((f"{panel.benchmark}, {panel.encoder}", x, y, suite_of(panel)))
-    needs = "`study: locality` with kNN and a learned router"
+    needs = "the study locality, with kNN and a learned router"
     return _scatter(
         claim, needs, points, MEASURES[quantity], "AUC rel of kNN minus median learned router", rising=False
     )
@@ -84,7 +84,7 @@ def fewer_labels(
             points.append((name, x, counts[0].n / table.sizes[-1], suites[table.benchmark]))
             censored += counts[0].bound != ""
     title = f"share of the labels until {knn} is within {labels[0].delta:g} of its full AUC" if labels else ""
-    needs = "`study: locality` with several `train_sizes` and kNN"
+    needs = "the study locality at several train_sizes, with kNN"
     found = _scatter(claim, needs, points, MEASURES["dimension"], title, rising=True)
     note = (
         f"; {counted(censored, 'count')} censored, at {'its' if censored == 1 else 'their'} bound" if censored else ""

@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float64]
 AREAS = ("auc", "auc_path")
 #: Part of the reference's gain over the zero-router that makes the common target.
 PART = 0.8
+_ABSENT = "not at the largest size"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +99,8 @@ class LabelTable:
     #: Points of area.
     delta: float
     reference: str | None
-    #: Area of the common target, mean over splits, None where there is no target.
-    level: Mapping[str, float | None]
+    #: Area of the common target, mean over splits, or why there is none.
+    level: Mapping[str, float | str]
     rows: tuple[RouterLabels, ...]
 
 
@@ -139,7 +140,7 @@ def label_tables(
                     sizes=_sizes(curves),
                     delta=delta,
                     reference=reference,
-                    level={area: None if isinstance(of, str) else float(np.nanmean(of)) for area, of in level.items()},
+                    level={area: of if isinstance(of, str) else float(np.nanmean(of)) for area, of in level.items()},
                     rows=tuple(_row(curve, curves.get(reference or ""), level, delta) for curve in curves.values()),
                 )
             )
@@ -164,7 +165,7 @@ def label_frame(tables: Sequence[LabelTable]) -> pd.DataFrame:
                         "full": row.full[area],
                         "delta": table.delta,
                         **_cells("n_within_delta", row.within[area]),
-                        "target": table.level[area],
+                        "target": None if isinstance(table.level[area], str) else table.level[area],
                         **_cells("n_target", target.estimate),
                         **_cells("n_target_earliest", target.earliest),
                         **_cells("n_target_latest", target.latest),
@@ -257,7 +258,9 @@ def _levels(curves: Mapping[str, _Curve], zero: str | None, reference: str | Non
             levels[area] = f"takes {INTERVAL_SPLITS} splits"
         else:
             shown = test.ci90[0] > 0
-            levels[area] = start.values[area][:, -1] + PART * gain if shown else f"no gain shown over {zero}"
+            levels[area] = (
+                start.values[area][:, -1] + PART * gain if shown else f"no gain of {reference} over {zero} shown"
+            )
     return levels
 
 
@@ -274,7 +277,7 @@ def _row(curve: _Curve, reference: _Curve | None, level: Mapping[str, Floats | s
 def _within(curve: _Curve, area: str, delta: float) -> Count:
     values = curve.values[area]
     if not np.isfinite(curve.n[:-1]).any() or np.isnan(curve.n[-1]):
-        return Count(reason="one size only" if np.isfinite(curve.n[-1]) else "not at the largest size")
+        return Count(reason="one size only" if np.isfinite(curve.n[-1]) else _ABSENT)
     # The largest size says nothing about itself, so that it is no answer.
     tests = [curve.test(values[:, -1] - values[:, size]) for size in range(len(curve.n) - 1)]
     return _count(curve, tests, [test is not None and test.ci90[1] < delta for test in tests])
@@ -308,6 +311,8 @@ def _count(curve: _Curve, tests: Sequence[CorrectedTest | None], holds: Sequence
 
 
 def _overtaking(curve: _Curve, reference: _Curve) -> Overtaking:
+    if np.isnan(curve.n[-1]):
+        return Overtaking(reason=_ABSENT)
     signs = [_shown(curve, reference, size) for size in range(len(curve.n))]
     if signs[-1] is None:
         return Overtaking(reason=f"takes {INTERVAL_SPLITS} splits")

@@ -167,7 +167,7 @@ def settle(
     n_suites = results["suite"].nunique() if "suite" in results else 1
     benchmarks = sorted(map(str, results["benchmark"].unique()))
     if knn is None or not learned:
-        absent = [] if knn else ["no tuned kNN in the sweep (`{name: knn, tune: true}`)"]
+        absent = [] if knn else ["no tuned kNN in the sweep (name: knn, tune: true)"]
         absent += [] if learned else ["no learned router in the sweep"]
         where = f"on {names(benchmarks)}"
         return [Settlement(where=where, basis="no verdict", knn=knn, outcome=Outcome.OPEN, missing=tuple(absent))]
@@ -307,7 +307,7 @@ def _settlement(where: str, basis: str, knn: str, judged: tuple[Judged, ...]) ->
 def _missing(judged: Sequence[Judged], knn: str) -> Iterator[str]:
     """What keeps the rule from deciding, in the order of what is cheapest to mend."""
     if not any(one.selection for one in judged):
-        yield "no selection runs in the sweep (`formulation: [utility, selection]`)"
+        yield "no selection runs in the sweep (formulation: [utility, selection])"
     elif unselected := [one.router for one in judged if one.kind is Kind.BETTER and not one.selection]:
         yield f"selection runs of {names(unselected)}"
     absent = [one.router for one in judged if one.verdict is None]
@@ -329,11 +329,11 @@ def _missing(judged: Sequence[Judged], knn: str) -> Iterator[str]:
             yield f"{one.router}, better in AUC, is better on selection utility at {at}, {ENOUGH_PREFERENCES} are asked"
     untested = [one.router for one in judged if _UNTESTED in (one.verdict or "")]
     if untested:
-        yield f"blind twins (`twin: true`) of {knn} and {names(untested)}"
+        yield f"blind twins (twin: true) of {knn} and {names(untested)}"
     vacuous = [one.router for one in judged if _VACUOUS in (one.verdict or "")]
     if vacuous:
-        yield f"queries on which {knn} or {names(vacuous)} beats its blind twin"
-    hull = [one.router for one in judged if one.kind is Kind.INCONCLUSIVE and str(one.verdict).endswith("(hull)")]
+        yield f"queries on which {', '.join([knn, *vacuous[:-1]])} or {vacuous[-1]} beats its blind twin"
+    hull = [one.router for one in judged if one.kind is Kind.INCONCLUSIVE and "(hull)" in str(one.verdict)]
     if hull:
         yield f"one sign of {names(hull)} in AUC and AUC path"
     weak = [one for one in judged if one.kind in (Kind.INCONCLUSIVE, Kind.NOT_WORSE) and one.router not in hull]

@@ -75,6 +75,7 @@ def render(sweep: Mapping[str, Any], frames: Frames) -> str:
         sections=_sections(content, frames),
         shifts=shift_charts(results),
         heads={"labels": settling.LABELS_HEAD, "settle": settling.SETTLE_HEAD},
+        first_labels=settling.first_tables(content.labels),
         labels_title=settling.labels_title,
         labels_rows=settling.labels_rows,
         judged_rows=settling.judged_rows,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.analysis.claim import Claim
 from orchestrator.analysis.comparisons import PREFERENCES
-from orchestrator.analysis.labels import LabelTable
+from orchestrator.analysis.labels import AREAS, LabelTable
 from orchestrator.analysis.settle import Judged, Settlement
 from orchestrator.reports.charts import Chart, curves
 from orchestrator.reports.words import GLYPHS, NOTHING, number
@@ -20,12 +20,18 @@ def labels_title(table: LabelTable) -> str:
     where = table.benchmark + (f", {table.encoder}" if table.encoder else "")
     sizes = ", ".join(f"{n:,}" for n in table.sizes)
     level = table.level["auc"]
-    target = (
-        "no common target"
-        if level is None
-        else f"common target {number(level)} AUC: zero-router + 80 % of the gain of {table.reference}"
-    )
-    return f"{where}: {sizes} labels tried; {target}"
+    if isinstance(level, str):
+        return f"{where}: {sizes} labels tried; no common target: {level}"
+    target = f"zero-router + 80 % of the gain of {table.reference}"
+    return f"{where}: {sizes} labels tried; common target {number(level)} AUC: {target}"
+
+
+def first_tables(tables: Sequence[LabelTable]) -> list[LabelTable]:
+    """Of every benchmark the table of its first encoder."""
+    first: dict[str, LabelTable] = {}
+    for table in tables:
+        first.setdefault(table.benchmark, table)
+    return list(first.values())
 
 
 def labels_rows(table: LabelTable) -> list[list[str]]:
@@ -38,7 +44,7 @@ def labels_rows(table: LabelTable) -> list[list[str]]:
     rows = [head]
     for row in table.rows:
         cells = [row.router, number(row.full["auc"]), str(row.within["auc"]), str(row.within["auc_path"])]
-        cells += [str(row.target["auc"]), str(row.target["auc_path"])]
+        cells += [NOTHING if isinstance(table.level[area], str) else str(row.target[area]) for area in AREAS]
         if table.reference:
             cells.append(str(row.overtaking) if row.overtaking else NOTHING)
         rows.append(cells)

@@ -129,10 +129,10 @@ def test_refuted_takes_selection_at_two_preferences() -> None:
 def test_without_selection_runs_nothing_is_refuted() -> None:
     found = only(sweep({"linear": 5 + WAVE}))
     assert found.outcome is Outcome.OPEN
-    assert found.missing == ("no selection runs in the sweep (`formulation: [utility, selection]`)",)
+    assert found.missing == ("no selection runs in the sweep (formulation: [utility, selection])",)
     assert found.sentence.endswith(
         "is open on b with e: against tuned kNN (near) linear is better. "
-        "To decide: no selection runs in the sweep (`formulation: [utility, selection]`)."
+        "To decide: no selection runs in the sweep (formulation: [utility, selection])."
     )
 
 
@@ -147,7 +147,7 @@ def test_supported_takes_every_learned_router() -> None:
 
 def test_equivalence_counts_only_if_somebody_has_learned_something() -> None:
     found = only(sweep({"linear": 0.1 * WAVE}, twins=False))
-    assert (found.outcome, found.missing[1]) == (Outcome.OPEN, "blind twins (`twin: true`) of near and linear")
+    assert (found.outcome, found.missing[1]) == (Outcome.OPEN, "blind twins (twin: true) of near and linear")
     frame = sweep({"linear": 0.1 * WAVE})
     twins = frame["twin_of"].notna()
     frame.loc[twins, ["auc", "auc_path"]] += 10.0
@@ -179,7 +179,7 @@ def test_baselines_lookups_and_those_who_see_answers_do_not_count() -> None:
 def test_it_takes_a_tuned_knn_and_a_learned_router() -> None:
     frame = sweep({"linear": -5 + WAVE})
     fixed = frame.assign(chosen=frame["chosen"].where(frame["router"] != "near"))
-    assert only(fixed).missing == ("no tuned kNN in the sweep (`{name: knn, tune: true}`)",)
+    assert only(fixed).missing == ("no tuned kNN in the sweep (name: knn, tune: true)",)
     assert only(sweep({"elo": 1.0})).missing == ("no learned router in the sweep",)
     assert settled(frame.assign(trained_on="a")) == []
 
@@ -217,7 +217,7 @@ def test_several_suites_take_verdicts_across_them() -> None:
     )
     better = pd.DataFrame({"router": ["linear", "mlp"], "verdict": ["better", "worse"]})
     first, *_ = settled(frame, across=better)
-    assert first.missing == ("no selection runs in the sweep (`formulation: [utility, selection]`)",)
+    assert first.missing == ("no selection runs in the sweep (formulation: [utility, selection])",)
     selection = {name: better for name in ("low-cost", "balanced")}
     first, *_ = settled(frame, across=better, across_selection=selection)
     assert first.outcome is Outcome.REFUTED
