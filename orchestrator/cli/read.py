@@ -52,7 +52,7 @@ def show_report(store: Store, sweep: str, out: Path, format: Literal["html", "md
     with store.read() as session:
         facts = reading.sweep_facts(session, sweep, store.shown)
         frames = read_frames(session, sweep, facts["reference"])
-    terminal.print_report(console(), facts, frames.results)
+    terminal.print_report(console(), facts, frames.results, frames.findings)
     out.mkdir(parents=True, exist_ok=True)
     if format == "html":
         page = out / f"{sweep}.html"
@@ -62,7 +62,7 @@ def show_report(store: Store, sweep: str, out: Path, format: Literal["html", "md
     from orchestrator.reports.content import assemble
     from orchestrator.reports.papers import TEXTS, tables
 
-    content = assemble(facts, frames.results)
+    content = assemble(facts, frames.results, frames.findings)
     if format in TEXTS:
         text = out / f"{sweep}.{'tex' if format == 'latex' else format}"
         text.write_text(TEXTS[format](content), encoding="utf-8")

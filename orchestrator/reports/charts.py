@@ -38,6 +38,7 @@ class Series:
 
     name: str
     style: str
+    #: Nothing where points are not joined.
     path: str
     #: Outline of the interval about it, None where there is none.
     band: str | None
@@ -143,6 +144,7 @@ def curves(
     y_title: str,
     styles: Mapping[str, str],
     logarithmic: bool = False,
+    joined: bool = True,
     data: pd.DataFrame,
 ) -> Curves:
     """Lay curves out.
@@ -156,6 +158,7 @@ def curves(
         y_title: Of the vertical one.
         styles: Classes of the style sheet by name; others are drawn in turn.
         logarithmic: Whether x is drawn by its logarithm; then every x is above 0.
+        joined: Whether the points of a name are joined by a line.
         data: What the link downloads.
     """
     scale = math.log10 if logarithmic else float
@@ -184,7 +187,7 @@ def curves(
             Series(
                 name=name,
                 style=styles.get(name, f"c{i % N_COLOURS} p{i // N_COLOURS % 3}"),
-                path="M" + "L".join(f"{px:g},{py:g}" for px, py, _ in placed),
+                path="M" + "L".join(f"{px:g},{py:g}" for px, py, _ in placed) if joined else "",
                 band=band,
                 points=tuple(placed),
             )

@@ -10,12 +10,16 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.analysis.across_sentences import across_sentence
+from orchestrator.analysis.claim import Claim
+from orchestrator.analysis.claims import claims
 from orchestrator.analysis.comparisons import Comparison, compare_to_reference
+from orchestrator.analysis.labels import LabelTable, label_tables
 from orchestrator.analysis.leaderboard import panel_leaderboard
 from orchestrator.analysis.panels import Panel, full_size, panels
 from orchestrator.analysis.sentences import verdict_sentence
+from orchestrator.analysis.settle import Settlement, settle
 from orchestrator.analysis.tuning import Tuning, tunings
-from orchestrator.reports.across import AcrossPart, across_parts
+from orchestrator.reports.across import AcrossPart, across_parts, primary_frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,12 @@ class Content:
     panels: tuple[PanelContent, ...]
     #: Comparisons across suites, the primary family first; none below two suites.
     across: tuple[AcrossPart, ...] = ()
+    #: How many labels each router needs, where several training sizes were run.
+    labels: tuple[LabelTable, ...] = ()
+    #: What the rule says of the sweep, then of each benchmark where there are several.
+    settlements: tuple[Settlement, ...] = ()
+    #: The paper's other claims.
+    claims: tuple[Claim, ...] = ()
 
     @property
     def question(self) -> str:
@@ -94,12 +104,17 @@ class Content:
         return [name for name in names if name in compared]
 
 
-def assemble(sweep: Mapping[str, Any], results: pd.DataFrame) -> Content:
+def assemble(
+    sweep: Mapping[str, Any],
+    results: pd.DataFrame,
+    findings: pd.DataFrame | None = None,
+) -> Content:
     """Analyse a sweep's results.
 
     Args:
         sweep: `name`, `spec`, `reference` (display name or None), `margin`.
         results: The view `results` of that sweep.
+        findings: The view `findings` of it.
 
     Raises:
         AnalysisError: When there are no results, or the reference has none or may not be one.
@@ -108,7 +123,12 @@ def assemble(sweep: Mapping[str, Any], results: pd.DataFrame) -> Content:
     cut = panels(results, spec)
     full = {id(panel) for panel in full_size(cut)}
     comparisons = compare_to_reference(results, reference, margin=margin, spec=spec) if reference else []
+    labels = label_tables(results, reference, delta=margin, spec=spec)
     across = across_parts(results, reference, margin=margin, spec=spec)
+    settlements = settle(
+        results, reference=reference, margin=margin, spec=spec, comparisons=comparisons, across=primary_frame(across)
+    )
+    rows = claims(results, reference=reference, spec=spec, comparisons=comparisons, labels=labels, findings=findings)
     said = (verdict_sentence(comparisons, reference), across_sentence([row for part in across for row in part.rows]))
     return Content(
         name=str(sweep["name"]),
@@ -117,6 +137,9 @@ def assemble(sweep: Mapping[str, Any], results: pd.DataFrame) -> Content:
         sentence=" ".join(filter(None, said)),
         across=across,
         panels=tuple(_panel_content(panel, comparisons, reference, is_full=id(panel) in full) for panel in cut),
+        labels=tuple(labels),
+        settlements=tuple(settlements),
+        claims=tuple(rows) if settlements else (),
     )
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from orchestrator.analysis.verdicts import INTERVAL_SPLITS, VERDICT_SPLITS, Kind
-from orchestrator.reports import across, words
+from orchestrator.reports import across, settling, words
 from orchestrator.reports.charts import Chart, Ladder
 from orchestrator.reports.content import Content, PanelContent, assemble
 from orchestrator.reports.evidence import Frames, benchmark_charts, shift_charts
@@ -71,7 +71,7 @@ def render(sweep: Mapping[str, Any], frames: Frames) -> str:
         AnalysisError: When there are no results, or the reference has none or may not be one.
     """
     results = frames.results
-    content = assemble(sweep, results)
+    content = assemble(sweep, results, frames.findings)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("orchestrator.reports"),
         autoescape=True,
@@ -89,6 +89,13 @@ def render(sweep: Mapping[str, Any], frames: Frames) -> str:
         sections=_sections(content, frames),
         across=[_across_view(part, content.reference) for part in content.across],
         shifts=shift_charts(results),
+        heads={"labels": settling.LABELS_HEAD, "settle": settling.SETTLE_HEAD},
+        first_labels=settling.first_tables(content.labels),
+        labels_title=settling.labels_title,
+        labels_rows=settling.labels_rows,
+        judged_rows=settling.judged_rows,
+        claim_rows=settling.claim_rows,
+        claim_charts=list(settling.claim_charts(content.claims)),
         environments=[list(_facts(environment)) for environment in sweep.get("environments") or ()],
         spec=yaml.safe_dump(sweep.get("spec") or {}, sort_keys=False, allow_unicode=True),
         protocol=list(_facts((sweep.get("spec") or {}).get("protocol") or {})),

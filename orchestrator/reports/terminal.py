@@ -22,6 +22,7 @@ from orchestrator.analysis.verdicts import Kind
 from orchestrator.reports import across
 from orchestrator.reports.across import AcrossPart
 from orchestrator.reports.content import PanelContent, assemble
+from orchestrator.reports.settling import LABELS_HEAD, SETTLE_HEAD, claim_rows, labels_rows, labels_title
 from orchestrator.reports.words import (
     GLYPHS,
     METRIC_TITLES,
@@ -37,18 +38,21 @@ from orchestrator.reports.words import (
 _STYLES = {Kind.BETTER: "bold blue", Kind.WORSE: "yellow", Kind.EQUIVALENT: "cyan"}
 
 
-def print_report(console: Console, sweep: Mapping[str, Any], results: pd.DataFrame) -> None:
-    """Print every leaderboard with its comparison table, then the sentence.
+def print_report(
+    console: Console, sweep: Mapping[str, Any], results: pd.DataFrame, findings: pd.DataFrame | None = None
+) -> None:
+    """Print every leaderboard with its comparison table, label counts, what would settle it, then the sentence.
 
     Args:
         console: Where to.
         sweep: `name`, `spec`, `reference`, `margin`.
         results: The view `results` of that sweep.
+        findings: The view `findings` of it.
 
     Raises:
         AnalysisError: When there are no results, or the reference has none or may not be one.
     """
-    content = assemble(sweep, results)
+    content = assemble(sweep, results, findings)
     for panel in content.panels:
         console.print()
         console.print(leaderboard(panel))
@@ -57,6 +61,15 @@ def print_report(console: Console, sweep: Mapping[str, Any], results: pd.DataFra
         elif panel.is_full and content.reference and not panel.has_reference:
             console.print(Text(f"{content.reference} has no result here, so nothing is compared with it."))
     print_across(console, content.across, content.reference)
+    for labels in content.labels:
+        console.print()
+        console.print(_grid(f"{LABELS_HEAD} {labels_title(labels)}", labels_rows(labels)))
+    if content.settlements:
+        console.print()
+        console.print(Padding(Text(f"{SETTLE_HEAD}: {content.settlements[0].sentence}"), (0, 1)))
+    if any(claim.measured for claim in content.claims):
+        console.print()
+        console.print(_grid("The paper's other claims", claim_rows([c for c in content.claims if c.measured])))
     for line in skipped_lines(sweep.get("skipped") or ()):
         console.print(Padding(Text(line, style="dim"), (0, 1)))
     console.print()
@@ -199,6 +212,15 @@ def _text_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) 
         words = i == 0 or name.lower() in ("verdict", "metric")
         table.add_column(name, justify="left" if words else "right", no_wrap=not words, min_width=12 if words else None)
     for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _grid(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    table = _table(title)
+    for head in rows[0]:
+        table.add_column(head)
+    for row in rows[1:]:
         table.add_row(*map(Text, row))
     return table
 
