@@ -10,6 +10,7 @@ import pytest
 from orchestrator.analysis import nadeau_bengio
 from orchestrator.analysis.across import AcrossSuites, across_frame, across_pair, across_reference, suite_frame
 from orchestrator.analysis.across_sentences import across_sentence
+from orchestrator.analysis.primary import UTILITIES, primary_at_preferences, primary_family
 from orchestrator.analysis.random_effects import random_effects
 from orchestrator.analysis.suite_ranks import suite_ranking
 from orchestrator.analysis.suites import slices
@@ -222,3 +223,25 @@ def test_sentences_say_what_verdicts_say() -> None:
     few = across_sentence(across_reference(frame.query("seed < 9"), "reference"))
     assert "no verdict, as that takes 10 splits" in few
     assert across_sentence([]) == ""
+
+
+def test_the_primary_family_in_plain_form() -> None:
+    utility = study({suite: {"a": 5 + 0.1 * WAVE} for suite in FIVE})
+    selection = study({suite: {"a": 0 * WAVE} for suite in FIVE}, formulation="selection")
+    selection = selection.assign(auc=None, auc_path=None, auc_rel=None)
+    above = np.where(selection["router"] == "a", 3.0, 0.0) + selection["seed"] % 2 * 0.1
+    selection = selection.assign(
+        utility_low_cost=40 + above, utility_balanced=40 - above, utility_high_performance=40 + above * 0.01
+    )
+    both = pd.concat([utility, selection], ignore_index=True)
+    family = primary_family(both, "reference")
+    assert family is not None
+    assert family[["router", "verdict", "n_suites"]].to_numpy().tolist() == [["a", "better", 5]]
+    chosen = primary_at_preferences(both, "reference")
+    assert {name: frame["verdict"].item() for name, frame in chosen.items()} == {
+        "low-cost": "better",
+        "balanced": "worse",
+        "high-performance": "better within margin",
+    }
+    assert primary_at_preferences(utility.assign(**dict.fromkeys(UTILITIES.values())), "reference") == {}
+    assert primary_family(both[both["suite"] == "v"], "reference") is None

@@ -115,6 +115,7 @@ def test_the_page(results: pd.DataFrame) -> None:
     assert "primary family" in section
     assert "Left out, not filled in: suite w" in section
     assert '<a href="#across">' in page
+    assert "exploratory, as the primary family is across suites" in page[: page.index('id="across"')]
     svg = ET.fromstring(re.search(r"<svg.*?</svg>", section, flags=re.DOTALL)[0])  # type: ignore[index]
     labels = [" ".join("".join(text.itertext()).split()) for text in svg.iter("text")]
     assert f"critical difference {critical_difference(4, 4):.2f}" in labels
