@@ -148,7 +148,7 @@ def compare_to_reference(
         AnalysisError: When the reference has no results, is privileged or is a blind twin.
     """
     cut = full_size(panels(results, spec))
-    _check_router(results, reference)
+    check_router(results, reference)
     rows = []
     for panel in cut:
         rows += _compare_panel(panel, _candidates(panel, reference), reference, margin=margin)
@@ -209,7 +209,7 @@ def compare(
         AnalysisError: When a router is unknown or privileged, or the two never met.
     """
     for name in (a, b):
-        _check_router(results, name, twins=True)
+        check_router(results, name, twins=True)
     if a == b:
         raise AnalysisError(f"comparing {a!r} with itself; name two routers.")
     rows = [
@@ -297,7 +297,7 @@ class Pair:
 
 def _candidates(panel: Panel, reference: str) -> list[str]:
     routers = panel.results.groupby("router", sort=False)
-    return [str(name) for name, own in routers if name != reference and _competes(own)]
+    return [str(name) for name, own in routers if name != reference and competes(own)]
 
 
 def _compare_panel(
@@ -354,11 +354,13 @@ def _judge_family(
         yield row
 
 
-def _competes(own: pd.DataFrame) -> bool:
+def competes(own: pd.DataFrame) -> bool:
+    """Whether rows belong to a router that is ranked and compared: not privileged, no blind twin."""
     return not own["privileged"].astype(bool).any() and bool(own["twin_of"].isna().all())
 
 
-def _check_router(results: pd.DataFrame, name: str, *, twins: bool = False) -> None:
+def check_router(results: pd.DataFrame, name: str, *, twins: bool = False) -> None:
+    """Raise AnalysisError unless a router has results and may be compared with others."""
     own = results[results["router"] == name]
     if own.empty:
         known = ", ".join(sorted(results["router"].unique()))

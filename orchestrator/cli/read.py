@@ -98,16 +98,18 @@ def compare(
     encoder: Annotated[str | None, typer.Option(help="One encoder; default all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two routers: differences by split, Nadeau-Bengio intervals, verdict."""
+    """Compare two routers: differences by split with intervals and verdicts, across suites, over queries, Bayesian."""
     from orchestrator import api
     from orchestrator.cli.output import console, print_json
     from orchestrator.reports import terminal
 
-    rows = api.comparisons(a, b, sweep=sweep, benchmark=benchmark, encoder=encoder, db=db)
+    found = api.compared(a, b, sweep=sweep, benchmark=benchmark, encoder=encoder, db=db)
     if as_json:
-        print_json([row.as_dict() for row in rows])
-    else:
-        terminal.print_comparisons(console(), rows)
+        print_json([one.as_dict() for one in found.readings] + [row.as_dict() for row in found.across])
+        return
+    terminal.print_comparisons(console(), [one.row for one in found.readings])
+    terminal.print_readings(console(), found.readings)
+    terminal.print_pair_across(console(), found.across)
 
 
 def sql(

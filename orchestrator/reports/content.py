@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.analysis.across_sentences import across_sentence
 from orchestrator.analysis.claim import Claim
 from orchestrator.analysis.claims import claims
 from orchestrator.analysis.comparisons import Comparison, compare_to_reference
@@ -18,9 +19,7 @@ from orchestrator.analysis.panels import Panel, full_size, panels
 from orchestrator.analysis.sentences import verdict_sentence
 from orchestrator.analysis.settle import Settlement, settle
 from orchestrator.analysis.tuning import Tuning, tunings
-
-#: Column heads of the metrics.
-METRIC_TITLES: Mapping[str, str] = {"auc": "AUC", "auc_path": "AUC path", "utility_mean": "Utility"}
+from orchestrator.reports.across import AcrossPart, across_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +71,8 @@ class Content:
     margin: float
     sentence: str
     panels: tuple[PanelContent, ...]
+    #: Comparisons across suites, the primary family first; none below two suites.
+    across: tuple[AcrossPart, ...] = ()
     #: How many labels each router needs, where several training sizes were run.
     labels: tuple[LabelTable, ...] = ()
     #: What the rule says of the sweep, then of each benchmark where there are several.
@@ -107,9 +108,6 @@ def assemble(
     sweep: Mapping[str, Any],
     results: pd.DataFrame,
     findings: pd.DataFrame | None = None,
-    *,
-    across: pd.DataFrame | None = None,
-    across_selection: Mapping[str, pd.DataFrame] | None = None,
 ) -> Content:
     """Analyse a sweep's results.
 
@@ -117,8 +115,6 @@ def assemble(
         sweep: `name`, `spec`, `reference` (display name or None), `margin`.
         results: The view `results` of that sweep.
         findings: The view `findings` of it.
-        across: Verdicts across suites, columns router and verdict, where there are any.
-        across_selection: The same of selection utility, by preference.
 
     Raises:
         AnalysisError: When there are no results, or the reference has none or may not be one.
@@ -127,6 +123,8 @@ def assemble(
     cut = panels(results, spec)
     full = {id(panel) for panel in full_size(cut)}
     comparisons = compare_to_reference(results, reference, margin=margin, spec=spec) if reference else []
+    across = across_parts(results, reference, margin=margin, spec=spec)
+    said = (verdict_sentence(comparisons, reference), across_sentence([row for part in across for row in part.rows]))
     labels = label_tables(results, reference, delta=margin, spec=spec)
     settlements = settle(
         results,
@@ -134,15 +132,15 @@ def assemble(
         margin=margin,
         spec=spec,
         comparisons=comparisons,
-        across=across,
-        across_selection=across_selection,
+        across=[row for part in across for row in part.rows],
     )
     rows = claims(results, reference=reference, spec=spec, comparisons=comparisons, labels=labels, findings=findings)
     return Content(
         name=str(sweep["name"]),
         reference=reference,
         margin=margin,
-        sentence=verdict_sentence(comparisons, reference),
+        sentence=" ".join(filter(None, said)),
+        across=across,
         panels=tuple(_panel_content(panel, comparisons, reference, is_full=id(panel) in full) for panel in cut),
         labels=tuple(labels),
         settlements=tuple(settlements),

@@ -11,9 +11,9 @@ import pandas as pd
 import yaml
 
 from orchestrator.analysis.verdicts import INTERVAL_SPLITS, VERDICT_SPLITS, Kind
-from orchestrator.reports import settling, words
-from orchestrator.reports.charts import Chart
-from orchestrator.reports.content import METRIC_TITLES, Content, PanelContent, assemble
+from orchestrator.reports import across, settling, words
+from orchestrator.reports.charts import Chart, Ladder
+from orchestrator.reports.content import Content, PanelContent, assemble
 from orchestrator.reports.evidence import Frames, benchmark_charts, shift_charts
 from orchestrator.reports.figures import ForestFigure, FrontierFigure, forest_figure, frontier_figure
 
@@ -42,6 +42,20 @@ class Section:
     #: Validation and test queries of a split that were left out, "" when none were.
     dropped: str
     charts: tuple[Chart, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AcrossView:
+    """What is said across suites under one encoder and formulation."""
+
+    title: str
+    reference: str | None
+    head: tuple[str, ...]
+    #: Cells of each comparison and its verdict.
+    rows: tuple[tuple[tuple[str, ...], Kind], ...]
+    notes: tuple[str, ...]
+    ladder: Ladder | None
+    method: str = across.METHOD
 
 
 def render(sweep: Mapping[str, Any], frames: Frames) -> str:
@@ -73,6 +87,7 @@ def render(sweep: Mapping[str, Any], frames: Frames) -> str:
         sweep=sweep,
         content=content,
         sections=_sections(content, frames),
+        across=[_across_view(part, content.reference) for part in content.across],
         shifts=shift_charts(results),
         heads={"labels": settling.LABELS_HEAD, "settle": settling.SETTLE_HEAD},
         first_labels=settling.first_tables(content.labels),
@@ -87,11 +102,23 @@ def render(sweep: Mapping[str, Any], frames: Frames) -> str:
         skipped=words.skipped_lines(sweep.get("skipped") or ()),
         seeds=sorted(int(seed) for seed in results["seed"].unique()),
         n_results=len(results),
-        metric_titles=METRIC_TITLES,
+        metric_titles=words.METRIC_TITLES,
         glyphs=words.GLYPHS,
         kinds=Kind,
         interval_splits=INTERVAL_SPLITS,
         verdict_splits=VERDICT_SPLITS,
+    )
+
+
+def _across_view(part: across.AcrossPart, reference: str | None) -> AcrossView:
+    head, cells = across.table(part)
+    return AcrossView(
+        title=part.title,
+        reference=reference,
+        head=tuple(head),
+        rows=tuple((tuple(own), row.kind) for own, row in zip(cells, part.judged, strict=True)),
+        notes=(*across.notes(part.rows), *across.rank_notes(part.ranks)),
+        ladder=across.ladder_chart(part),
     )
 
 

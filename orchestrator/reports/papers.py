@@ -10,8 +10,8 @@ import pandas as pd
 from orchestrator.analysis.claim import claim_frame
 from orchestrator.analysis.labels import label_frame
 from orchestrator.analysis.settle import settlement_frame
-from orchestrator.reports import words
-from orchestrator.reports.content import METRIC_TITLES, Content, PanelContent
+from orchestrator.reports import across, words
+from orchestrator.reports.content import Content, PanelContent
 from orchestrator.reports.settling import LABELS_HEAD, SETTLE_HEAD, claim_rows, judged_rows, labels_rows, labels_title
 
 #: Columns of the claims: text that wraps.
@@ -24,13 +24,21 @@ _LATEX = str.maketrans(
         **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "\u00a0": "~"},
         **{"−": "$-$", "±": r"$\pm$", "Δ": r"$\Delta$", "≈": r"$\approx$", "≥": r"$\ge$", "·": r"$\cdot$"},
         **{"≤": r"$\le$", "ρ": r"$\rho$"},
-        **{"–": "--", "→": r"$\to$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$"},
+        **{
+            "τ": r"$\tau$",
+            "χ": r"$\chi$",
+            "²": r"$^2$",
+            "–": "--",
+            "→": r"$\to$",
+            "▲": r"$\blacktriangle$",
+            "▼": r"$\blacktriangledown$",
+        },
     }
 )
 
 
 def tables(content: Content) -> dict[str, pd.DataFrame]:
-    """Numbers of a report by table: `leaderboard`; where there are any `comparisons`, `labels`, `settled`, `claims`."""
+    """Numbers of a report by table: `leaderboard`, comparisons, those across suites, label counts, rule and claims."""
     standings, compared = [], []
     for panel in content.panels:
         place = {
@@ -51,12 +59,18 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
         found["settled"] = settlement_frame(content.settlements)
     if content.claims:
         found["claims"] = claim_frame(content.claims)
-    return found
+    return found | dict(across.frames(content.across))
 
 
 def markdown(content: Content) -> str:
     """The verdict and every panel's leaderboard as Markdown."""
     parts = [f"# {_md(content.name)}", _md(content.question), f"**{_md(content.sentence)}**"]
+    for part in content.across:
+        head, rows = across.table(part)
+        parts.append(f"## Across suites, {_md(part.title)}")
+        parts += [_grid([head, *rows])] if rows else []
+        parts += [_md(note) for note in across.notes(part.rows) + across.rank_notes(part.ranks)]
+        parts += [_grid(_rank_rows(part))] if part.ranks.ranking else []
     for panel in content.panels:
         if panel.is_full:
             parts += [f"## {_md(panel.panel.benchmark)}, {_md(panel.panel.title)}", _grid(_rows(panel, content))]
@@ -77,24 +91,35 @@ def markdown(content: Content) -> str:
 def latex(content: Content) -> str:
     r"""Leaderboards, label counts and claims as LaTeX `table`s with rules of `booktabs`; glyphs need `amssymb`."""
     parts = [r"% \usepackage{booktabs,amssymb,array}", "% " + " ".join(content.sentence.split())]
+    for part in content.across:
+        head, body = across.table(part)
+        if body:
+            told = " ".join([across.METHOD, *across.notes(part.rows), *across.rank_notes(part.ranks)])
+            parts.append(
+                _tabular([head, *body], f"Across suites, {part.title}: differences to {content.reference}. {told}")
+            )
     for panel in content.panels:
         if not panel.is_full:
             continue
         caption = f"{panel.panel.benchmark}, {panel.panel.title}: means ± sd over {panel.panel.n_splits} splits"
         if panel.comparisons:
             caption += f"; differences to {content.reference} with 95 % intervals (Nadeau and Bengio) and verdicts"
-        parts.append(_table(_rows(panel, content), f"{caption}."))
-    parts += [_table(labels_rows(table), f"{LABELS_HEAD} {labels_title(table)}.") for table in content.labels]
+        parts.append(_tabular(_rows(panel, content), f"{caption}."))
+    parts += [_tabular(labels_rows(table), f"{LABELS_HEAD} {labels_title(table)}.") for table in content.labels]
     for settlement in content.settlements:
         rows = judged_rows(settlement)
         said = f"{settlement.sentence} Rests on {settlement.basis}."
-        parts.append(_table(rows, said) if rows else f"% {' '.join(said.split())}")
+        parts.append(_tabular(rows, said) if rows else f"% {' '.join(said.split())}")
     if content.claims:
-        parts.append(_table(claim_rows(content.claims), "The paper's other claims.", spec=_CLAIMS))
+        parts.append(_tabular(claim_rows(content.claims), "The paper's other claims.", spec=_CLAIMS))
     return "\n\n".join(parts) + "\n"
 
 
-def _table(rows: list[list[str]], caption: str, *, spec: str | None = None) -> str:
+#: What writes a report's text, by the name of its format.
+TEXTS: Mapping[str, Callable[[Content], str]] = {"md": markdown, "latex": latex}
+
+
+def _tabular(rows: list[list[str]], caption: str, *, spec: str | None = None) -> str:
     spec = spec or "l" + "r" * (len(rows[0]) - 1)
     lines = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
     start = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}", rf"\begin{{tabular}}{{{spec}}}"]
@@ -102,14 +127,22 @@ def _table(rows: list[list[str]], caption: str, *, spec: str | None = None) -> s
     return "\n".join([*start, r"\toprule", lines[0], r"\midrule", *lines[1:], *close])
 
 
-#: What writes a report's text, by the name of its format.
-TEXTS: Mapping[str, Callable[[Content], str]] = {"md": markdown, "latex": latex}
+def _rank_rows(part: across.AcrossPart) -> list[list[str]]:
+    ranking = part.ranks.ranking
+    assert ranking is not None
+    pairs = sorted(zip(ranking.ranks, ranking.routers, strict=True))
+    rows = [[router, words.number(rank)] for rank, router in pairs]
+    return [
+        ["Router", "Average rank"],
+        *rows,
+        ["Nemenyi's critical difference", words.number(ranking.critical_difference)],
+    ]
 
 
 def _rows(panel: PanelContent, content: Content) -> list[list[str]]:
     utility = panel.panel.formulation == "utility"
     areas = ["AUC", "AUC path", "AUC rel"] if utility else []
-    head = ["Router", *areas, METRIC_TITLES["utility_mean"]]
+    head = ["Router", *areas, words.METRIC_TITLES["utility_mean"]]
     if panel.comparisons:
         head += [f"Δ to {content.reference}", "95 % interval", "Verdict"]
     rows = [head]

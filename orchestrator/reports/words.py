@@ -17,6 +17,14 @@ _NUMBER = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w-])")
 #: What stands where there is no number.
 NOTHING = "–"
 
+#: Column heads of the metrics.
+METRIC_TITLES: Mapping[str, str] = {
+    "auc": "AUC",
+    "auc_path": "AUC path",
+    "auc_rel": "AUC rel",
+    "utility_mean": "Utility",
+}
+
 #: A sign for each verdict, so that colour is never the only difference.
 GLYPHS: Mapping[Kind, str] = {
     Kind.BETTER: "▲",
@@ -46,9 +54,9 @@ def spread(mean: float | None, sd: float | None) -> str:
     return number(mean) if sd is None else f"{number(mean)} ± {number(sd)}"
 
 
-def interval(bounds: tuple[float, float] | None) -> str:
+def interval(bounds: tuple[float, float] | None, digits: int = 2) -> str:
     """Both ends with their signs."""
-    return NOTHING if bounds is None else f"{signed(bounds[0])}, {signed(bounds[1])}"
+    return NOTHING if bounds is None else f"{signed(bounds[0], digits)}, {signed(bounds[1], digits)}"
 
 
 def p(value: float | None) -> str:
