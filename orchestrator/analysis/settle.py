@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.analysis.across import AcrossSuites
 from orchestrator.analysis.comparisons import (
     PREFERENCES,
     Comparison,
@@ -17,6 +18,7 @@ from orchestrator.analysis.comparisons import (
     compare_to_reference,
     comparison_frame,
 )
+from orchestrator.analysis.primary_family import primary_at_preferences, primary_family
 from orchestrator.analysis.roles import learned_routers, tuned_knn
 from orchestrator.analysis.sentences import names
 from orchestrator.analysis.verdicts import VERDICT_SPLITS, Kind, Learned
@@ -139,8 +141,7 @@ def settle(
     margin: float = 1.0,
     spec: Mapping[str, Any] | None = None,
     comparisons: Sequence[Comparison] = (),
-    across: pd.DataFrame | None = None,
-    across_selection: Mapping[str, pd.DataFrame] | None = None,
+    across: Sequence[AcrossSuites] = (),
 ) -> list[Settlement]:
     """Apply the rule to a sweep, at the first encoder of each benchmark and the full training size.
 
@@ -153,8 +154,7 @@ def settle(
         margin: Margin of equivalence in points.
         spec: The sweep file as a dict.
         comparisons: Those with the reference where they were made already; else they are made here.
-        across: Verdicts of the primary family against tuned kNN: columns router, verdict, and detectable if known.
-        across_selection: The same of selection utility, by preference.
+        across: Comparisons across suites, likewise.
 
     Returns:
         The sweep's answer first, then that of each benchmark where there are several; nothing where none counts.
@@ -180,8 +180,14 @@ def settle(
         for benchmark in dict.fromkeys([*encoders, *benchmarks])
     ]
     if n_suites > 1:
-        first = next((encoder for encoder in encoders.values() if encoder), None)
-        return [_across_suites(n_suites, first, knn, learned, across, across_selection or {}), *within]
+        judged = _judged(
+            primary_family(results, knn, margin=margin, spec=spec, made=across),
+            primary_at_preferences(results, knn, margin=margin, spec=spec),
+            learned,
+        )
+        encoder = next((encoder for encoder in encoders.values() if encoder), None)
+        where = f"across {n_suites} suites" + (f" with {encoder}" if encoder else "")
+        return [_settlement(where, "the verdicts across suites", knn, judged), *within]
     return within if len(within) == 1 else [_agreed(within, knn), *within]
 
 
@@ -233,28 +239,8 @@ def _on_benchmark(
         learned,
     )
     return _settlement(
-        f"on {benchmark}" + (f" with {encoder}" if encoder else ""), "verdicts within the benchmark", knn, judged
+        f"on {benchmark}" + (f" with {encoder}" if encoder else ""), "the verdicts within the benchmark", knn, judged
     )
-
-
-def _across_suites(
-    n_suites: int,
-    encoder: str | None,
-    knn: str,
-    learned: Sequence[str],
-    across: pd.DataFrame | None,
-    across_selection: Mapping[str, pd.DataFrame],
-) -> Settlement:
-    where = f"across {n_suites} suites" + (f" with {encoder}" if encoder else "")
-    if across is None:
-        return Settlement(
-            where=where,
-            basis="verdicts within each benchmark, which are no test across suites",
-            knn=knn,
-            outcome=Outcome.OPEN,
-            missing=("no verdicts across suites, which the primary family is made of",),
-        )
-    return _settlement(where, "verdicts across suites", knn, _judged(across, across_selection, learned))
 
 
 def _agreed(within: Sequence[Settlement], knn: str) -> Settlement:
@@ -313,14 +299,12 @@ def _missing(judged: Sequence[Judged], knn: str) -> Iterator[str]:
     absent = [one.router for one in judged if one.verdict is None]
     if absent:
         yield f"utility prediction by {names([*absent, knn])} on the same splits"
-    few = [one for one in judged if one.verdict is not None and one.kind is Kind.NONE]
+    none = [one for one in judged if one.verdict is not None and one.kind is Kind.NONE]
+    few = {one.n_splits for one in none if one.n_splits is not None and one.n_splits < VERDICT_SPLITS}
     if few:
-        counts = {one.n_splits for one in few if one.n_splits is not None}
-        yield (
-            f"only {_range(counts)} splits, a verdict takes {VERDICT_SPLITS}"
-            if counts
-            else (f"a verdict on {names([one.router for one in few])}")
-        )
+        yield f"only {_range(few)} splits, a verdict takes {VERDICT_SPLITS}"
+    elif none:
+        yield f"two suites or more with {names([*(one.router for one in none), knn])}"
     elif any(kind_of(verdict) is Kind.NONE for one in judged for verdict in one.selection.values()):
         yield f"fewer than {VERDICT_SPLITS} splits of selection"
     for one in judged:

@@ -67,13 +67,6 @@ def across_parts(
     return tuple(_part(part, reference, margin) for part in slices(results, spec))
 
 
-def primary_frame(parts: Sequence[AcrossPart]) -> pd.DataFrame | None:
-    """Verdicts of the primary family of utility, as `analysis.settle` reads them: router, verdict, detectable."""
-    rows = [row for part in parts if part.primary and part.formulation == "utility" for row in part.judged]
-    frame = across_frame(rows).rename(columns={"candidate": "router"})
-    return frame if rows else None
-
-
 def _part(part: Slice, reference: str | None, margin: float) -> AcrossPart:
     return AcrossPart(
         encoder=part.encoder,

@@ -19,7 +19,7 @@ from orchestrator.analysis.panels import Panel, full_size, panels
 from orchestrator.analysis.sentences import verdict_sentence
 from orchestrator.analysis.settle import Settlement, settle
 from orchestrator.analysis.tuning import Tuning, tunings
-from orchestrator.reports.across import AcrossPart, across_parts, primary_frame
+from orchestrator.reports.across import AcrossPart, across_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +123,18 @@ def assemble(
     cut = panels(results, spec)
     full = {id(panel) for panel in full_size(cut)}
     comparisons = compare_to_reference(results, reference, margin=margin, spec=spec) if reference else []
-    labels = label_tables(results, reference, delta=margin, spec=spec)
     across = across_parts(results, reference, margin=margin, spec=spec)
+    said = (verdict_sentence(comparisons, reference), across_sentence([row for part in across for row in part.rows]))
+    labels = label_tables(results, reference, delta=margin, spec=spec)
     settlements = settle(
-        results, reference=reference, margin=margin, spec=spec, comparisons=comparisons, across=primary_frame(across)
+        results,
+        reference=reference,
+        margin=margin,
+        spec=spec,
+        comparisons=comparisons,
+        across=[row for part in across for row in part.rows],
     )
     rows = claims(results, reference=reference, spec=spec, comparisons=comparisons, labels=labels, findings=findings)
-    said = (verdict_sentence(comparisons, reference), across_sentence([row for part in across for row in part.rows]))
     return Content(
         name=str(sweep["name"]),
         reference=reference,

@@ -23,14 +23,22 @@ _LATEX = str.maketrans(
         **{character: f"\\{character}" for character in "&%$#_{}"},
         **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "\u00a0": "~"},
         **{"−": "$-$", "±": r"$\pm$", "Δ": r"$\Delta$", "≈": r"$\approx$", "≥": r"$\ge$", "·": r"$\cdot$"},
-        **{"≤": r"$\le$", "ρ": r"$\rho$", "τ": r"$\tau$", "χ": r"$\chi$", "²": r"$^2$"},
-        **{"–": "--", "→": r"$\to$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$"},
+        **{"≤": r"$\le$", "ρ": r"$\rho$"},
+        **{
+            "τ": r"$\tau$",
+            "χ": r"$\chi$",
+            "²": r"$^2$",
+            "–": "--",
+            "→": r"$\to$",
+            "▲": r"$\blacktriangle$",
+            "▼": r"$\blacktriangledown$",
+        },
     }
 )
 
 
 def tables(content: Content) -> dict[str, pd.DataFrame]:
-    """Numbers of a report by table: `leaderboard`, and what there is of comparisons, labels, claims, suites."""
+    """Numbers of a report by table: `leaderboard`, comparisons, those across suites, label counts, rule and claims."""
     standings, compared = [], []
     for panel in content.panels:
         place = {
@@ -81,14 +89,14 @@ def markdown(content: Content) -> str:
 
 
 def latex(content: Content) -> str:
-    r"""Leaderboards, what holds across suites, label counts and claims as LaTeX `table`s with rules of `booktabs`."""
+    r"""Leaderboards, label counts and claims as LaTeX `table`s with rules of `booktabs`; glyphs need `amssymb`."""
     parts = [r"% \usepackage{booktabs,amssymb,array}", "% " + " ".join(content.sentence.split())]
     for part in content.across:
         head, body = across.table(part)
         if body:
             told = " ".join([across.METHOD, *across.notes(part.rows), *across.rank_notes(part.ranks)])
             parts.append(
-                _table([head, *body], f"Across suites, {part.title}: differences to {content.reference}. {told}")
+                _tabular([head, *body], f"Across suites, {part.title}: differences to {content.reference}. {told}")
             )
     for panel in content.panels:
         if not panel.is_full:
@@ -96,27 +104,27 @@ def latex(content: Content) -> str:
         caption = f"{panel.panel.benchmark}, {panel.panel.title}: means ± sd over {panel.panel.n_splits} splits"
         if panel.comparisons:
             caption += f"; differences to {content.reference} with 95 % intervals (Nadeau and Bengio) and verdicts"
-        parts.append(_table(_rows(panel, content), f"{caption}."))
-    parts += [_table(labels_rows(table), f"{LABELS_HEAD} {labels_title(table)}.") for table in content.labels]
+        parts.append(_tabular(_rows(panel, content), f"{caption}."))
+    parts += [_tabular(labels_rows(table), f"{LABELS_HEAD} {labels_title(table)}.") for table in content.labels]
     for settlement in content.settlements:
         rows = judged_rows(settlement)
         said = f"{settlement.sentence} Rests on {settlement.basis}."
-        parts.append(_table(rows, said) if rows else f"% {' '.join(said.split())}")
+        parts.append(_tabular(rows, said) if rows else f"% {' '.join(said.split())}")
     if content.claims:
-        parts.append(_table(claim_rows(content.claims), "The paper's other claims.", spec=_CLAIMS))
+        parts.append(_tabular(claim_rows(content.claims), "The paper's other claims.", spec=_CLAIMS))
     return "\n\n".join(parts) + "\n"
 
 
-def _table(rows: list[list[str]], caption: str, *, spec: str | None = None) -> str:
+#: What writes a report's text, by the name of its format.
+TEXTS: Mapping[str, Callable[[Content], str]] = {"md": markdown, "latex": latex}
+
+
+def _tabular(rows: list[list[str]], caption: str, *, spec: str | None = None) -> str:
     spec = spec or "l" + "r" * (len(rows[0]) - 1)
     lines = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
     start = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}", rf"\begin{{tabular}}{{{spec}}}"]
     close = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join([*start, r"\toprule", lines[0], r"\midrule", *lines[1:], *close])
-
-
-#: What writes a report's text, by the name of its format.
-TEXTS: Mapping[str, Callable[[Content], str]] = {"md": markdown, "latex": latex}
 
 
 def _rank_rows(part: across.AcrossPart) -> list[list[str]]:

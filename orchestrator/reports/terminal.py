@@ -205,6 +205,15 @@ def verdict(row: Comparison) -> Text:
     return text
 
 
+def _grid(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    table = _table(title)
+    for head in rows[0]:
+        table.add_column(head)
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def _text_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table of plain text whose first column and verdict are words, the others numbers."""
     table = _table(title)
@@ -212,15 +221,6 @@ def _text_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) 
         words = i == 0 or name.lower() in ("verdict", "metric")
         table.add_column(name, justify="left" if words else "right", no_wrap=not words, min_width=12 if words else None)
     for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _grid(title: str, rows: Sequence[Sequence[str]]) -> Table:
-    table = _table(title)
-    for head in rows[0]:
-        table.add_column(head)
-    for row in rows[1:]:
         table.add_row(*map(Text, row))
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -10,9 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.analysis.comparisons import PREFERENCES, compare_to_reference
+from orchestrator.analysis.across import across_reference
+from orchestrator.analysis.comparisons import PREFERENCES
 from orchestrator.analysis.roles import LOOKUPS, SEE_ANSWERS, fixed_neighbours, learned_routers, tuned_knn
-from orchestrator.analysis.settle import Judged, Outcome, Settlement, decide_claim, kind_of, settle, settlement_frame
+from orchestrator.analysis.settle import (
+    Judged,
+    Outcome,
+    Settlement,
+    _settlement,
+    decide_claim,
+    kind_of,
+    settle,
+    settlement_frame,
+)
 from orchestrator.analysis.verdicts import Kind
 from workers.routers.base import routers
 
@@ -55,18 +66,25 @@ def sweep(
 
     def rows(router: str, formulation: str, values: Mapping[str, Any], twin_of: str | None = None) -> pd.DataFrame:
         base = twin_of or router
-        columns = {"auc": np.nan, "auc_path": np.nan, **dict.fromkeys(PREFERENCES.values(), np.nan), **values}
+        columns = {
+            "auc": np.nan,
+            "auc_path": np.nan,
+            "auc_rel": np.nan,
+            **dict.fromkeys(PREFERENCES.values(), np.nan),
+            **values,
+        }
         frame = {name: np.broadcast_to(np.asarray(value, float), 10)[:splits] for name, value in columns.items()}
         return pd.DataFrame({"seed": range(splits), **frame}).assign(
             benchmark=benchmark, suite=suite, encoder=None if base == "zero-router" else "e", router=router,
-            train_size=1.0, n_train=700, n_test=200, formulation=formulation, auc_rel=0.5, utility_mean=40.0,
+            train_size=1.0, n_train=700, n_test=200, formulation=formulation, utility_mean=40.0,
             privileged=False, query_blind=base == "zero-router", twin_of=twin_of, sweep_position=names.index(base),
             chosen=None if base in ("zero-router", "near 10") else "{}", tuning_seconds=None, params="{}",
         )  # fmt: skip
 
     frames = []
     for router, level in {"near": 0.0, **levels}.items():
-        areas = {"auc": 80 + np.asarray(level), "auc_path": 80 + np.asarray(level)}
+        area = 80 + np.asarray(level)
+        areas = {"auc": area, "auc_path": area, "auc_rel": area / 100}
         frames.append(rows(router, "utility", areas))
         if twins and router != "zero-router":
             lower = {name: value - 10 for name, value in areas.items()}
@@ -201,28 +219,49 @@ def test_benchmarks_of_one_suite_have_to_agree() -> None:
     assert [one.outcome for one in each] == [Outcome.SUPPORTED, Outcome.OPEN]
 
 
-def test_several_suites_take_verdicts_across_them() -> None:
-    frame = pd.concat(
-        [sweep({"linear": -5 + WAVE, "mlp": -5 + WAVE}, benchmark=name, suite=name) for name in ("a", "b")]
-    )
-    first, *each = settled(frame)
-    assert first.missing == ("no verdicts across suites, which the primary family is made of",)
-    assert [one.outcome for one in each] == [Outcome.SUPPORTED, Outcome.SUPPORTED]
-    across = pd.DataFrame({"router": ["linear", "mlp"], "verdict": ["worse", "equivalent"]})
-    first, *_ = settled(frame, across=across)
-    assert (first.outcome, first.where, first.basis) == (
-        Outcome.SUPPORTED,
-        "across 2 suites with e",
-        "verdicts across suites",
-    )
-    better = pd.DataFrame({"router": ["linear", "mlp"], "verdict": ["better", "worse"]})
-    first, *_ = settled(frame, across=better)
+def suites(levels: Mapping[str, Any], selection: Mapping[str, Mapping[str, Any]] | None = None) -> pd.DataFrame:
+    """Three suites of one benchmark each."""
+    return pd.concat([sweep(levels, selection=selection, benchmark=name, suite=name) for name in "abc"])
+
+
+def test_several_suites_take_the_verdicts_across_them() -> None:
+    worse = suites({"linear": -5 + WAVE, "mlp": 0.1 * WAVE})
+    first, *each = settled(worse)
+    assert (first.outcome, first.where) == (Outcome.SUPPORTED, "across 3 suites with e")
+    assert first.basis == "the verdicts across suites"
+    assert [one.verdict for one in first.routers] == ["worse", "equivalent"]
+    assert [one.outcome for one in each] == [Outcome.SUPPORTED] * 3
+    first, *_ = settled(suites({"linear": 5 + WAVE}))
     assert first.missing == ("no selection runs in the sweep (formulation: [utility, selection])",)
-    selection = {name: better for name in ("low-cost", "balanced")}
-    first, *_ = settled(frame, across=better, across_selection=selection)
+
+
+def test_selection_is_judged_across_suites_by_preference() -> None:
+    two = {"low-cost": {"linear": 5 + WAVE}, "balanced": {"linear": 5 + WAVE}, "high-performance": {}}
+    first, *_ = settled(suites({"linear": 5 + WAVE}, two))
     assert first.outcome is Outcome.REFUTED
-    first, *_ = settled(frame, across=better.iloc[1:], across_selection=selection)
-    assert first.missing == ("utility prediction by linear and near on the same splits",)
+    assert first.routers[0].better_at == ["low-cost", "balanced"]
+    one = {**two, "balanced": {"linear": WIDE}}
+    first, *_ = settled(suites({"linear": 5 + WAVE}, one))
+    assert first.outcome is Outcome.OPEN
+    assert first.routers[0].better_at == ["low-cost"]
+
+
+def test_comparisons_that_were_made_are_read_and_others_are_not() -> None:
+    frame = suites({"zero-router": -9 + WAVE, "linear": -5 + WAVE})
+    for reference in ("near", "zero-router"):
+        across = across_reference(frame, reference, spec=SPEC)
+        first, *_ = settle(frame, reference=reference, spec=SPEC, across=across)
+        assert (first.knn, first.outcome) == ("near", Outcome.SUPPORTED)
+    doctored = [replace(row, kind=Kind.INCONCLUSIVE) for row in across_reference(frame, "near", spec=SPEC)]
+    first, *_ = settle(frame, reference="near", spec=SPEC, across=doctored)
+    assert first.outcome is Outcome.OPEN
+
+
+def test_a_router_on_one_suite_of_several_has_no_verdict() -> None:
+    frame = suites({"linear": -5 + WAVE, "mlp": -5 + WAVE})
+    first, *_ = settled(frame[(frame["router"] != "mlp") | (frame["suite"] == "a")])
+    assert first.outcome is Outcome.OPEN
+    assert first.missing[1] == "two suites or more with mlp and near"
 
 
 def test_a_sweep_of_selection_alone_is_open() -> None:
@@ -234,16 +273,14 @@ def test_a_sweep_of_selection_alone_is_open() -> None:
 
 
 def test_an_open_answer_always_says_what_is_missing() -> None:
-    frame = pd.concat([sweep({"linear": 0.0}, benchmark=name, suite=name) for name in ("a", "b")])
-    comparisons = compare_to_reference(frame, "near")
-    for text, n in product((*PRINTED, None), (0, 1, 2)):
+    for text, n, ran in product((*PRINTED, None), range(4), (True, False)):
         selection = {name: "better" if i < n else "not worse" for i, name in enumerate(PREFERENCES)}
-        family = pd.DataFrame({"router": ["linear"], "verdict": [text]})
-        by_preference = {
-            name: pd.DataFrame({"router": ["linear"], "verdict": [verdict]}) for name, verdict in selection.items()
-        }
-        first, *_ = settled(frame, across=family, across_selection=by_preference, comparisons=comparisons)
-        assert (first.outcome is Outcome.OPEN) == bool(first.missing), text
+        one = Judged(router="a", verdict=text, selection=selection if ran else {}, detectable=2.0, n_splits=10)
+        other = Judged(router="b", verdict="worse", selection={"balanced": "worse"})
+        for judged in ((one,), (one, other)):
+            found = _settlement("on b", "a basis", "near", judged)
+            assert (found.outcome is Outcome.OPEN) == bool(found.missing), (text, n, ran)
+            assert found.sentence.endswith(".")
 
 
 def test_the_frame_has_the_verdicts_that_the_rule_read() -> None:
