@@ -76,7 +76,7 @@ def measure_groups(
 
     if study.kind == "locality":
         if embedding is not None and not embedding.fitted:
-            yield group("locality", {}, "permutations", [study.permutations], None)
+            yield group("locality", {"doses": study.doses}, "permutations", [study.permutations], None)
         return
     if embedding is not None and embedding.fitted:
         raise PlanError(

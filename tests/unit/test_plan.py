@@ -151,6 +151,11 @@ def test_specs_have_the_fields_of_the_published_ones() -> None:
         for part in ("router", "protocol", "versions", "embedding"):
             if unit.kind == "evaluate":
                 assert unit.spec[part].keys() == published["evaluate"][part].keys()
+    measured = [
+        unit for unit in make_plan(study={"kind": "locality", "doses": [0.5, 1.0]}).units if unit.kind == "measure"
+    ]
+    assert [unit.spec.keys() for unit in measured] == [published["measure"].keys()]
+    assert measured[0].spec["measure"] == published["measure"]["measure"]  # the version too: raise both
 
 
 def test_config_is_what_splits_share() -> None:

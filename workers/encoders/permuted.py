@@ -40,12 +40,16 @@ class Permuted(FittedEncoder):
 
     def transform(self, queries: Side) -> npt.NDArray[np.float32]:
         """Deal the rows of the drawn queries out among them. [n, d]."""
-        X = queries.X
-        _, first, of = np.unique(np.ascontiguousarray(X), axis=0, return_index=True, return_inverse=True)
-        order = np.argsort(first)  # distinct rows by first occurrence, not by their bytes
-        number = np.argsort(order)[of.ravel()]
-        rng = np.random.default_rng([self.seed, len(first)])
-        drawn = rng.permutation(len(first))[: round(self.fraction * len(first))]
-        source = np.arange(len(first))
-        source[np.sort(drawn)] = drawn
-        return X[first[order][source[number]]]
+        return dealt_out(queries.X, self.fraction, self.seed)
+
+
+def dealt_out(X: npt.NDArray[np.float32], fraction: float, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Rows of which a fraction of the distinct ones are permuted among them. [n, d]."""
+    _, first, of = np.unique(np.ascontiguousarray(X), axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # distinct rows by first occurrence, not by their bytes
+    number = np.argsort(order)[of.ravel()]
+    rng = np.random.default_rng([seed, len(first)])
+    drawn = rng.permutation(len(first))[: round(fraction * len(first))]
+    source = np.arange(len(first))
+    source[np.sort(drawn)] = drawn
+    return np.asarray(X[first[order][source[number]]])
