@@ -30,19 +30,26 @@ def rows(
     **columns: Any,
 ) -> pd.DataFrame:
     """Results of one router: a mean or a value for each split, by training size."""
-    blind = router == "zero-router"
-    frames = []
-    for size, values in curve.items():
-        auc = np.broadcast_to(np.asarray(values, dtype=float), len(seeds))
-        areas = auc if path is None else np.broadcast_to(np.asarray(path[size], dtype=float), len(seeds))
-        plain = {
-            "benchmark": "b", "encoder": None if blind else "e", "router": router, "train_size": size,
-            "n_train": SIZES[size], "n_test": 200, "formulation": "utility", "auc_rel": 0.5, "utility_mean": 40.0,
-            "privileged": False, "query_blind": blind, "twin_of": None, "sweep_position": 0, "chosen": None,
-            "tuning_seconds": None,
-        }  # fmt: skip
-        frames.append(pd.DataFrame({"seed": list(seeds), "auc": auc, "auc_path": areas}).assign(**{**plain, **columns}))
-    return pd.concat(frames, ignore_index=True)
+    blind, k = router == "zero-router", len(seeds)
+
+    def laid(values: Mapping[float, Any]) -> np.ndarray:
+        return np.concatenate([np.broadcast_to(np.asarray(values[size], dtype=float), k) for size in curve])
+
+    plain = {
+        "benchmark": "b", "encoder": None if blind else "e", "router": router, "n_test": 200, "formulation": "utility",
+        "auc_rel": 0.5, "utility_mean": 40.0, "privileged": False, "query_blind": blind, "twin_of": None,
+        "sweep_position": 0, "chosen": None, "tuning_seconds": None, **columns,
+    }  # fmt: skip
+    return pd.DataFrame(
+        {
+            "seed": list(seeds) * len(curve),
+            "train_size": np.repeat(list(curve), k),
+            "n_train": np.repeat([SIZES[size] for size in curve], k),
+            "auc": laid(curve),
+            "auc_path": laid(path or curve),
+            **{name: [value] * (k * len(curve)) for name, value in plain.items()},
+        }
+    )
 
 
 def table(*frames: pd.DataFrame, reference: str | None = "knn", delta: float = 1.0) -> LabelTable:
