@@ -1,4 +1,4 @@
-"""How do the members of a batched model step together? Their parameters and Adam's moments, each member's in one row."""
+"""How do the members of a batched model step together? Parameters and Adam's moments, each member's in one row."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ class Descent:
                 fused = torch._fused_adamw_ if rates.decoupled else torch._fused_adam_
                 fused(
                     values,
-                    [gradients[name][i].reshape(-1) for name in self.places],
+                    [
+                        gradients[name][i].reshape(-1).contiguous() for name in self.places
+                    ],  # the kernel reads no strides
                     firsts,
                     seconds,
                     [],

@@ -25,7 +25,7 @@ Tensors = Mapping[str, "torch.Tensor"]
 
 #: Members of one batched model at most: on one CPU thread more bring nothing.
 TOGETHER = 8
-#: Bytes of parameters of a batched model at most, where one member has no more: with larger ones a step waits for memory.
+#: Bytes of parameters of a batched model at most, unless one member has more: a step of larger ones waits for memory.
 STEP_BYTES = 4 << 20
 #: Batches are multiples of so many queries, and hidden layers should be of so many units: then every member's blocks
 #: of memory begin at the same alignment, and kernels that depend on it give the same bits in any company.
@@ -92,6 +92,7 @@ class TrainedRouter(Router, ABC):
     GPU where the worker has one.
     """
 
+    version = "2"
     staged = "epochs"
     #: Whether weight decay is AdamW's and not Adam's.
     decoupled_decay: ClassVar[bool] = False

@@ -30,6 +30,7 @@ from workers.training import (
 if TYPE_CHECKING:
     import torch
 
+
 class MLP(TrainedRouter):
     """A network per model, with outputs for score and cost; as a selector, one logit per model and cross-entropy.
 
@@ -49,7 +50,7 @@ class MLP(TrainedRouter):
     """
 
     name = "mlp"
-    version = "2"
+    version = "3"
     summary = "a 3-layer perceptron per model"
     source = "Li 2025, arXiv 2505.12601, section 4 (3 layers, ReLU, hidden width 100)"
     formulations = ("utility", "selection")
@@ -124,9 +125,7 @@ class MLP(TrainedRouter):
             inputs, layers = batch.x(), self._layers(weights)
             states, outputs = forward(inputs, layers)
             found = backward(inputs, layers, states, self._slopes(outputs, batch))
-        return {
-            f"{kind}{i}": getattr(layer, kind) for i, layer in enumerate(found) for kind in ("weight", "bias")
-        }
+        return {f"{kind}{i}": getattr(layer, kind) for i, layer in enumerate(found) for kind in ("weight", "bias")}
 
     def _slopes(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Gradient of the loss by the outputs. Both [B, M, b, outputs]."""
@@ -160,4 +159,3 @@ class MLP(TrainedRouter):
 
     def _layers(self, weights: Tensors) -> list[Layer]:
         return [Layer(weights[f"weight{layer}"], weights[f"bias{layer}"]) for layer in range(self.depth)]
-
