@@ -41,8 +41,8 @@ from workers.encoders.base import make_encoder
 from workers.metrics.summary import both_areas
 from workers.routers.base import Prediction, Side
 from workers.routers.mlp import MLP
-from workers.sides import Trial, cost_ratios, hidden, subset, whole
 from workers.seeding import generator
+from workers.sides import Trial, cost_ratios, hidden, subset, whole
 from workers.splits import split_benchmark
 from workers.tuning import TuningTask, tune
 from workers.units import ProtocolOptions
