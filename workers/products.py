@@ -33,7 +33,7 @@ class Affine(torch.autograd.Function):
         return (
             (grad @ _matrices(weight).mT).view(inputs.shape) if of_inputs else None,
             (_matrices(inputs).mT @ grad).view(weight.shape) if of_weight else None,
-            sum_of_rows(grad).view(*leading, 1, -1) if of_bias else None,
+            sum_of_rows(grad).view(*leading, 1, grad.shape[-1]) if of_bias else None,
         )
 
 
@@ -49,7 +49,7 @@ class Repeat(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         """The sum of the rows."""
         (grad,) = grads
-        return sum_of_rows(_matrices(grad)).view(*grad.shape[:-2], 1, -1), None
+        return sum_of_rows(_matrices(grad)).view(*grad.shape[:-2], 1, grad.shape[-1]), None
 
 
 def sum_of_rows(matrices: torch.Tensor) -> torch.Tensor:
@@ -58,4 +58,4 @@ def sum_of_rows(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def _matrices(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.reshape(-1, *tensor.shape[-2:])
+    return tensor.reshape(tensor.shape[:-2].numel(), *tensor.shape[-2:])  # -1 means nothing where there are no rows

@@ -78,9 +78,9 @@ class Batch:
         """Embeddings of the batch's queries [B, b, d], or of other positions of the training sides [B, ..., d]."""
         if index is None:
             rows = self.rows.flatten().index_select(0, self.places)
-            return self.X.index_select(0, rows).view(*self.index.shape, -1)
+            return self.X.index_select(0, rows).view(*self.index.shape, self.X.shape[1])
         rows = _take(self.rows, index)
-        return self.X.index_select(0, rows.flatten()).view(*index.shape, -1)
+        return self.X.index_select(0, rows.flatten()).view(*index.shape, self.X.shape[1])
 
 
 class TrainedRouter(Router, ABC):
