@@ -290,3 +290,15 @@ def test_a_damaged_routereval_file_says_what_is_missing(tmp_path: Path, broken: 
 def test_what_the_child_writes_is_read_back_in_order(file: Path) -> None:
     file.write_bytes(pickle.dumps({"b": ["x"], "a": [1.5], "c": ["y"]}))
     assert [json.dumps(name) for name in read_pickle(file)] == ['["b"]', '["a"]', '["c"]']
+
+
+def test_the_folder_that_one_stands_in_and_the_environment_stay_out(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A downloaded folder may hold a `json.py`; the child neither imports it nor sees secrets."""
+    file.write_bytes(pickle.dumps({"a": [1.5]}))
+    for name in ("json", "numpy", "workers"):
+        (file.parent / f"{name}.py").write_text("raise SystemExit('ran')")
+    monkeypatch.chdir(file.parent)
+    monkeypatch.setenv("PYTHONPATH", str(file.parent))
+    np.testing.assert_array_equal(read_pickle(Path(file.name))["a",], [1.5])

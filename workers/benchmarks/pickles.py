@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 #: Bytes and CPU seconds that reading may take: a floor, and for each byte of the file.
 BYTES, BYTES_EACH = 1 << 30, 60
 SECONDS = 900
+#: Bytes in no case exceeded.
+MOST = 16 << 30
 
-_RUN = "from workers.benchmarks.unpickling import main; main()"
+#: Isolated (`-I`): neither the folder that one stands in, which may be a downloaded one, nor PYTHONPATH is searched.
+_ROOT = str(Path(__file__).parents[2])
+_RUN = f"import sys; sys.path.insert(0, {_ROOT!r}); from workers.benchmarks.unpickling import main; main()"
 
 
 def read_pickle(path: Path) -> Plain:
@@ -30,10 +34,10 @@ def read_pickle(path: Path) -> Plain:
     Raises:
         BenchmarkError: It holds anything else, is damaged, or takes too much memory or time.
     """
-    most = BYTES + BYTES_EACH * path.stat().st_size
+    most = min(BYTES + BYTES_EACH * path.stat().st_size, MOST)
     with tempfile.TemporaryDirectory(prefix="roadtest-") as folder:
-        arguments = [sys.executable, "-c", _RUN, str(path), folder, str(SECONDS), str(most)]
-        ended = subprocess.run(arguments, capture_output=True, text=True, errors="replace", check=False)
+        arguments = [sys.executable, "-I", "-c", _RUN, str(path.resolve()), folder, str(SECONDS), str(most)]
+        ended = subprocess.run(arguments, capture_output=True, text=True, errors="replace", check=False, env={})
         if ended.returncode:
             said = ended.stderr.strip().splitlines()
             reason = said[-1] if ended.returncode == 1 and said else "reading it took too much memory or time"

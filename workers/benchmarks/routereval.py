@@ -44,7 +44,11 @@ class RouterEval(LogFormat):
         """Read the pool of every task; the first one where the user names none."""
         if options.score not in (None, "score"):
             raise option_error(path, options, ("score",))
-        for file in files_below(path, f"*{_END}"):
+        files = files_below(path, f"*{_END}")
+        if len(files) > 1:  # each task has pools of its own models: together they would be mostly unobserved
+            names = ", ".join(file.name for file in files)
+            raise BenchmarkError(f"{path}: every task has models of its own; import one file of {names}.")
+        for file in files:
             yield from _task(file, file.name.removesuffix(_END), options, notes)
 
 
