@@ -284,9 +284,7 @@ def _verdicts(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
-def _settlement(
-    where: str, basis: str, knn: str, judged: tuple[Judged, ...], *, more: str = "queries"
-) -> Settlement:
+def _settlement(where: str, basis: str, knn: str, judged: tuple[Judged, ...], *, more: str = "queries") -> Settlement:
     outcome = decide_claim(judged)
     missing = tuple(_missing(judged, knn, more)) if outcome is Outcome.OPEN else ()
     return Settlement(where=where, basis=basis, knn=knn, outcome=outcome, routers=judged, missing=missing)
