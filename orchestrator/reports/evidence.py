@@ -178,6 +178,8 @@ def _encoders(results: pd.DataFrame, benchmark: str) -> Iterator[Chart]:
 
 
 def _doses(results: pd.DataFrame, benchmark: str, styles: Mapping[str, str]) -> Iterator[Chart]:
+    # A smaller training size is a point of the learning curve, a selector has no area.
+    results = results[(results["train_size"] == results["train_size"].max()) & (results["formulation"] == "utility")]
     found = results["encoder"].fillna("").str.extract(_DOSED)
     if found["of"].isna().all():
         return
