@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # uv installs the rest in 10 s where pip takes 150; it reads no pip.conf, so where it finds no registry pip goes on.
-INSTALL := packages() { { $(BIN)/pip install --quiet uv && VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet "$$@"; } || $(BIN)/pip install --quiet "$$@"; }; packages
+INSTALL := packages() { { $(BIN)/pip install --quiet --constraint constraints.txt uv && VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet "$$@"; } || $(BIN)/pip install --quiet "$$@"; }; packages
 
 .PHONY: setup demo test lint format bench cluster chaos clean
 

@@ -15,7 +15,6 @@ from orchestrator.sweep import Sweep
 if TYPE_CHECKING:
     import pandas as pd
 
-    from orchestrator.analysis import Comparison
     from orchestrator.analysis.across import AcrossSuites
     from orchestrator.analysis.readings import Reading
 
@@ -79,23 +78,6 @@ def query(sql: str, *, db: str | None = None) -> pd.DataFrame:
     """Rows of one read-only SQL statement; the same as `roadtest sql`."""
     open_store(db, create=False).close()
     return reading.run_query(db, sql)
-
-
-def comparisons(
-    a: str,
-    b: str,
-    *,
-    sweep: str | None = None,
-    benchmark: str | None = None,
-    encoder: str | None = None,
-    db: str | None = None,
-) -> list[Comparison]:
-    """Differences a - b by benchmark, encoder and metric with Nadeau-Bengio intervals and verdicts.
-
-    Raises:
-        AnalysisError: A router is unknown or the two never met.
-    """
-    return [one.row for one in compared(a, b, sweep=sweep, benchmark=benchmark, encoder=encoder, db=db).readings]
 
 
 @dataclass(frozen=True, kw_only=True)

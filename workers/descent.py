@@ -78,12 +78,11 @@ class Descent:
         with torch.no_grad():
             for i, (rates, (values, firsts, seconds)) in enumerate(zip(self.rates, self.moved, strict=True)):
                 # What torch.optim.Adam(fused=True) calls; its own bookkeeping takes as long as a small network's step.
+                # The kernel reads no strides: gradients are contiguous.
                 fused = torch._fused_adamw_ if rates.decoupled else torch._fused_adam_
                 fused(
                     values,
-                    [
-                        gradients[name][i].reshape(-1).contiguous() for name in self.places
-                    ],  # the kernel reads no strides
+                    [gradients[name][i].reshape(-1).contiguous() for name in self.places],
                     firsts,
                     seconds,
                     [],

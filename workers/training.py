@@ -323,7 +323,7 @@ def _group_key(member: _Member) -> Hashable:
 def _company(member: _Member) -> int:
     """How many members like this one make a batched model."""
     n_bytes = sum(array.nbytes for array in member.network.parameters.values())
-    return max(1, min(TOGETHER, STEP_BYTES // n_bytes))
+    return max(1, min(TOGETHER, STEP_BYTES // max(n_bytes, 1)))
 
 
 def _train(members: list[_Member], jobs: Sequence[FitJob], receive: Receiver) -> None:

@@ -14,7 +14,16 @@ from orchestrator.analysis.panels import needs_no_embedding
 from orchestrator.analysis.random_effects import RandomEffects, random_effects
 from orchestrator.analysis.signed_rank import SignedRank, refusal, signed_rank_p
 from orchestrator.analysis.suites import Incomplete, Slice, SuiteDifference, slices
-from orchestrator.analysis.verdicts import ALPHA, VERDICT_SPLITS, Kind, Learned, disagrees, is_vacuous, judge
+from orchestrator.analysis.verdicts import (
+    ALPHA,
+    VERDICT_SPLITS,
+    Kind,
+    Learned,
+    disagrees,
+    is_vacuous,
+    judge,
+    verdict_text,
+)
 
 #: What a difference in AUC rel is called beside one in AUC points.
 _CONCLUSIONS = {Kind.BETTER: "better", Kind.WORSE: "worse"}
@@ -90,19 +99,11 @@ class AcrossSuites:
     @property
     def verdict(self) -> str:
         """The verdict with its suffix and tags."""
-        text = str(self.kind)
         if self.effect is None:
             return "no verdict: N < 2 suites"
-        match self.kind:
-            case Kind.NONE:
-                return f"no verdict: K < {VERDICT_SPLITS} splits"
-            case Kind.BETTER | Kind.WORSE:
-                text += " within margin" if self.within_margin else ""
-            case Kind.EQUIVALENT:
-                text += {True: " (vacuous)", False: "", None: f" ({Learned.NOT_TESTED})"}[self.vacuous]
-            case _:
-                text += " (hull)" if self.hull else ""
-        return text + (f" (flips: {self.flips_to} in AUC rel)" if self.flips_to else "")
+        text = verdict_text(self.kind, within_margin=self.within_margin, hull=self.hull, vacuous=self.vacuous)
+        flips = self.flips_to and self.kind is not Kind.NONE
+        return text + (f" (flips: {self.flips_to} in AUC rel)" if flips else "")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON or a data frame: the effect's numbers beside the rest, suites by name."""

@@ -21,6 +21,7 @@ from orchestrator.analysis.verdicts import (
     decide,
     disagrees,
     is_vacuous,
+    verdict_text,
 )
 from orchestrator.errors import AnalysisError
 
@@ -101,15 +102,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """The verdict with its suffix and tags."""
-        match self.kind:
-            case Kind.NONE:
-                return f"no verdict: K < {VERDICT_SPLITS} splits"
-            case Kind.BETTER | Kind.WORSE:
-                return self.kind + (" within margin" if self.within_margin else "")
-            case Kind.EQUIVALENT:
-                return self.kind + {True: " (vacuous)", False: "", None: f" ({Learned.NOT_TESTED})"}[self.vacuous]
-            case _:
-                return self.kind + (" (hull)" if self.hull else "")
+        return verdict_text(self.kind, within_margin=self.within_margin, hull=self.hull, vacuous=self.vacuous)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON or a data frame: the test's numbers beside the rest, intervals as lists."""

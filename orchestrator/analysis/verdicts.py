@@ -81,3 +81,23 @@ def is_vacuous(candidate: Learned, reference: Learned) -> bool | None:
     if Learned.YES in (candidate, reference):
         return False
     return None if Learned.NOT_TESTED in (candidate, reference) else True
+
+
+def verdict_text(kind: Kind, *, within_margin: bool, hull: bool, vacuous: bool | None) -> str:
+    """A verdict with its suffix or tag, as every table prints it.
+
+    Args:
+        kind: What was found.
+        within_margin: Better or worse, yet by less than the margin.
+        hull: Better or worse in one area alone.
+        vacuous: Of an equivalence, whether it says nothing; None: not decided.
+    """
+    match kind:
+        case Kind.NONE:
+            return f"{kind}: K < {VERDICT_SPLITS} splits"
+        case Kind.BETTER | Kind.WORSE:
+            return kind + (" within margin" if within_margin else "")
+        case Kind.EQUIVALENT:
+            return kind + {True: " (vacuous)", False: "", None: f" ({Learned.NOT_TESTED})"}[vacuous]
+        case _:
+            return kind + (" (hull)" if hull else "")

@@ -107,9 +107,8 @@ def _copy(source: Store, target: Store) -> list[CopiedTable]:
             log.info("%s: %d rows copied", table.name, sent.rows)
             copied.append(CopiedTable(name=table.name, rows=sent.rows, checksum=str(sent)))
         if write.dialect == "postgresql":
-            write.run(
-                "ANALYZE"
-            )  # without statistics a join of a full table takes minutes until autovacuum has been there
+            # Without statistics a join of full tables takes minutes, until autovacuum has been there.
+            write.run("ANALYZE")
     return copied
 
 
