@@ -51,6 +51,23 @@ def connect(address: str | None, *, workers: int | None) -> bool:
         return False
     try:
         if address is None:
+            _start(workers)
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    except SystemExit:  # Ray's own answer to SIGTERM while it starts
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        where = f"the cluster at {address}" if address else "a local Ray"
+        raise RunError(f"{where} cannot be used ({error}). `--executor local` runs without Ray.") from error
+    return address is None
+
+
+def _start(workers: int | None) -> None:
+    """Start a local Ray; once more where a busy machine let Ray's own 30 s pass, which nothing sets."""
+    import ray
+
+    for attempt in (1, 2):
+        try:
             ray.init(
                 address="local",
                 num_cpus=workers,
@@ -60,14 +77,12 @@ def connect(address: str | None, *, workers: int | None) -> bool:
                 logging_level=logging.ERROR,
                 configure_logging=False,
             )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-    except SystemExit:  # Ray's own answer to SIGTERM while it starts
-        raise KeyboardInterrupt from None
-    except Exception as error:
-        where = f"the cluster at {address}" if address else "a local Ray"
-        raise RunError(f"{where} cannot be used ({error}). `--executor local` runs without Ray.") from error
-    return address is None
+            return
+        except Exception as error:
+            if attempt == 2 or "timed out during startup" not in str(error):
+                raise
+            for daemon in own_daemons():
+                daemon.kill()
 
 
 def own_daemons() -> list[psutil.Process]:

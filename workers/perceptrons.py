@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
-from workers.products import sum_of_rows
+if TYPE_CHECKING:
+    import torch
 
 
 class Layer(NamedTuple):
@@ -26,6 +25,8 @@ def forward(inputs: torch.Tensor, layers: Sequence[Layer]) -> tuple[list[torch.T
         inputs: The same for all networks of a member. [B, b, d]
         layers: One or more.
     """
+    import torch
+
     (members, dim, networks, width), states = layers[0].weight.shape, []
     wide = torch.baddbmm(
         layers[0].bias.view(members, 1, networks * width),
@@ -44,6 +45,10 @@ def backward(
     inputs: torch.Tensor, layers: Sequence[Layer], states: Sequence[torch.Tensor], of_outputs: torch.Tensor
 ) -> list[Layer]:
     """Gradients of the layers from those of the outputs, [B, M, b, out]; shaped like the layers."""
+    import torch
+
+    from workers.products import sum_of_rows
+
     members, networks, n, _ = of_outputs.shape
     grad, found = of_outputs.flatten(0, 1), []
     for (weight, bias), state in zip(layers[:0:-1], reversed(states), strict=True):

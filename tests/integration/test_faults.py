@@ -131,7 +131,7 @@ def _only_the_culprit_suffers(folder: Path) -> None:
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_router_that_hangs_is_quarantined_with_where_it_hung(executor: str, tmp_path: Path) -> None:
     sweep, env = fragile(tmp_path, hanging="hang")
-    text = sweep.read_text() + "resources: {evaluate: {timeout: 1.5}}\n"
+    text = sweep.read_text() + "resources: {evaluate: {timeout: 4}}\n"
     sweep.write_text(text)
 
     run(sweep, "--executor", executor, "--workers", "2", env=env, expect=1)
