@@ -11,9 +11,11 @@ import pandas as pd
 
 from orchestrator.analysis.comparisons import Comparison, compare_to_reference
 from orchestrator.analysis.leaderboard import panel_leaderboard
+from orchestrator.analysis.limits import limits, router_names
 from orchestrator.analysis.panels import Panel, full_size, panels
 from orchestrator.analysis.sentences import verdict_sentence
 from orchestrator.analysis.tuning import Tuning, tunings
+from orchestrator.reports.doses import dose
 
 #: Column heads of the metrics.
 METRIC_TITLES: Mapping[str, str] = {"auc": "AUC", "auc_path": "AUC path", "utility_mean": "Utility"}
@@ -52,6 +54,8 @@ class PanelContent:
     has_reference: bool
     #: Whether this is the benchmark's full training size, at which verdicts are given.
     is_full: bool
+    #: Whether its embedding is another one's with a part of the rows permuted (`study: locality`).
+    is_dosed: bool
 
     def against_reference(self, router: str) -> Comparison | None:
         """The router's comparison on the judged metric."""
@@ -67,6 +71,8 @@ class Content:
     reference: str | None
     margin: float
     sentence: str
+    #: What cannot be concluded, and why; none of a finished sweep of enough splits.
+    limits: tuple[str, ...] = ()
     panels: tuple[PanelContent, ...]
 
     @property
@@ -87,6 +93,8 @@ class Content:
     @property
     def candidates(self) -> list[str]:
         """Every router that was compared with the reference, in the order of the sweep file."""
+        if not self.panels:
+            return []
         order = pd.concat([content.panel.results[["sweep_position", "router"]] for content in self.panels])
         compared = {row.candidate for content in self.panels for rows in content.comparisons for row in rows.values()}
         names = order.sort_values(["sweep_position", "router"], kind="stable")["router"].unique().tolist()
@@ -94,24 +102,33 @@ class Content:
 
 
 def assemble(sweep: Mapping[str, Any], results: pd.DataFrame) -> Content:
-    """Analyse a sweep's results.
+    """Analyse a sweep's results, however many there are.
 
     Args:
-        sweep: `name`, `spec`, `reference` (display name or None), `margin`.
+        sweep: `name`, `spec`, `reference` (display name or None), `margin`, `states` (evaluations by state).
         results: The view `results` of that sweep.
 
     Raises:
-        AnalysisError: When there are no results, or the reference has none or may not be one.
+        AnalysisError: When the reference is no router of the sweep or may not be one.
     """
-    spec, reference, margin = sweep.get("spec") or {}, sweep.get("reference"), float(sweep["margin"])
+    spec, named, margin = sweep.get("spec") or {}, sweep.get("reference"), float(sweep["margin"])
+    lacking = limits(results, reference=named, spec=spec, states=sweep.get("states") or {})
+    if results.empty:
+        return Content(name=str(sweep["name"]), reference=named, margin=margin, sentence=lacking[0], panels=())
+    # A reference that is still to come is nothing to compare with, and no mistake.
+    waiting = named in router_names(spec) and not (results["router"] == named).any()
+    reference = None if waiting else named
     cut = panels(results, spec)
     full = {id(panel) for panel in full_size(cut)}
     comparisons = compare_to_reference(results, reference, margin=margin, spec=spec) if reference else []
     return Content(
         name=str(sweep["name"]),
-        reference=reference,
+        reference=named,
         margin=margin,
-        sentence=verdict_sentence(comparisons, reference),
+        sentence=f"Nothing was compared: {named} has no result."
+        if waiting
+        else verdict_sentence(comparisons, reference),
+        limits=tuple(lacking),
         panels=tuple(_panel_content(panel, comparisons, reference, is_full=id(panel) in full) for panel in cut),
     )
 
@@ -141,6 +158,7 @@ def _panel_content(
         tunings=tuple(tuned),
         has_reference=bool((panel.results["router"] == reference).any()),
         is_full=is_full,
+        is_dosed=dose(panel.encoder) is not None,
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
 
 from orchestrator.reports import words
-from orchestrator.reports.content import METRIC_TITLES, Content, PanelContent
+from orchestrator.reports.content import METRIC_TITLES, Content, PanelContent, Standing
 
+#: What tells a leaderboard's panel, in the CSV.
+_PLACE = ("benchmark", "encoder", "formulation", "train_size")
 #: What LaTeX would take for markup.
 _LATEX = str.maketrans(
     {
@@ -23,19 +26,18 @@ _LATEX = str.maketrans(
 
 
 def tables(content: Content) -> dict[str, pd.DataFrame]:
-    """Numbers of a report by table: `leaderboard`, and `comparisons` where there is a reference."""
+    """A report by table: `summary` (its words), `leaderboard`, and `comparisons` where there are any."""
     standings, compared = [], []
     for panel in content.panels:
-        place = {
-            "benchmark": panel.panel.benchmark,
-            "encoder": panel.panel.encoder,
-            "formulation": panel.panel.formulation,
-            "train_size": panel.panel.train_size,
-        }
+        place = {name: getattr(panel.panel, name) for name in _PLACE}
         standings += [{**place, **vars(row)} for row in panel.standings]
         for rows in panel.comparisons:
             compared += [row.as_dict() for row in rows.values()]
-    found = {"leaderboard": pd.DataFrame(standings)}
+    said = [("verdict", content.sentence), *(("limit", line) for line in content.limits)]
+    found = {
+        "summary": pd.DataFrame(said, columns=["kind", "text"]),
+        "leaderboard": pd.DataFrame(standings, columns=[*_PLACE, *(part.name for part in fields(Standing))]),
+    }
     if compared:
         found["comparisons"] = pd.DataFrame(compared)
     return found
@@ -44,8 +46,9 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
 def markdown(content: Content) -> str:
     """The verdict and every panel's leaderboard as Markdown."""
     parts = [f"# {_md(content.name)}", _md(content.question), f"**{_md(content.sentence)}**"]
+    parts += [f"- {_md(line)}" for line in content.limits]
     for panel in content.panels:
-        if panel.is_full:
+        if panel.is_full and not panel.is_dosed:
             parts += [f"## {_md(panel.panel.benchmark)}, {_md(panel.panel.title)}", _grid(_rows(panel, content))]
     return "\n\n".join(parts) + "\n"
 
@@ -53,8 +56,9 @@ def markdown(content: Content) -> str:
 def latex(content: Content) -> str:
     r"""Every panel's leaderboard as a LaTeX `table` with rules of `booktabs`; glyphs need `amssymb`."""
     parts = [r"% \usepackage{booktabs,amssymb}", "% " + " ".join(content.sentence.split())]
+    parts += ["% " + " ".join(line.split()) for line in content.limits]
     for panel in content.panels:
-        if not panel.is_full:
+        if not panel.is_full or panel.is_dosed:
             continue
         rows = _rows(panel, content)
         spec = "l" + "r" * (len(rows[0]) - 1)

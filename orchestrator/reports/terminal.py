@@ -16,34 +16,46 @@ from rich.text import Text
 from orchestrator.analysis.comparisons import Comparison
 from orchestrator.analysis.sentences import comparison_sentence, points
 from orchestrator.analysis.verdicts import Kind
-from orchestrator.reports.content import METRIC_TITLES, PanelContent, assemble
+from orchestrator.reports.content import METRIC_TITLES, Content, PanelContent, assemble
 from orchestrator.reports.words import GLYPHS, NOTHING, difference, interval, number, p, skipped_lines, spread
 
 _STYLES = {Kind.BETTER: "bold blue", Kind.WORSE: "yellow", Kind.EQUIVALENT: "cyan"}
 
 
-def print_report(console: Console, sweep: Mapping[str, Any], results: pd.DataFrame) -> None:
+def print_report(
+    console: Console, sweep: Mapping[str, Any], results: pd.DataFrame, content: Content | None = None
+) -> None:
     """Print every leaderboard with its comparison table, then the sentence.
 
     Args:
         console: Where to.
         sweep: `name`, `spec`, `reference`, `margin`.
         results: The view `results` of that sweep.
+        content: What `assemble` makes of both, if it is there already.
 
     Raises:
-        AnalysisError: When there are no results, or the reference has none or may not be one.
+        AnalysisError: When the reference is no router of the sweep or may not be one.
     """
-    content = assemble(sweep, results)
+    content = content or assemble(sweep, results)
+    dosed = sum(panel.is_dosed for panel in content.panels)
     for panel in content.panels:
+        if panel.is_dosed:
+            continue
         console.print()
         console.print(leaderboard(panel))
         if panel.comparisons:
             console.print(comparison_table(panel))
         elif panel.is_full and content.reference and not panel.has_reference:
             console.print(Text(f"{content.reference} has no result here, so nothing is compared with it."))
+    if dosed:
+        console.print(
+            Padding(Text(f"{dosed} panels of permuted embeddings are on the page and in the CSV.", "dim"), (0, 1))
+        )
     for line in skipped_lines(sweep.get("skipped") or ()):
         console.print(Padding(Text(line, style="dim"), (0, 1)))
     console.print()
+    for line in content.limits:
+        console.print(Padding(Text(line), (0, 1)))
     console.print(Padding(Text(content.sentence, style="bold"), (0, 1)))
 
 
