@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator.analysis import Comparison
+    from orchestrator.analysis.across import AcrossSuites
+    from orchestrator.analysis.readings import Reading
 
 
 def run(
@@ -92,13 +95,58 @@ def comparisons(
     Raises:
         AnalysisError: A router is unknown or the two never met.
     """
+    return [one.row for one in compared(a, b, sweep=sweep, benchmark=benchmark, encoder=encoder, db=db).readings]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What is known of one pair of routers."""
+
+    #: By benchmark, encoder and metric: the comparison with its posterior and bootstrap.
+    readings: list[Reading]
+    #: Across suites; none below two suites, or when one benchmark was asked for.
+    across: list[AcrossSuites]
+
+
+def compared(
+    a: str,
+    b: str,
+    *,
+    sweep: str | None = None,
+    benchmark: str | None = None,
+    encoder: str | None = None,
+    db: str | None = None,
+) -> Compared:
+    """Everything that `roadtest compare` prints of a - b.
+
+    Raises:
+        AnalysisError: A router is unknown or the two never met.
+    """
     from orchestrator.analysis import compare as compare_pair
+    from orchestrator.analysis.across import across_pair
+    from orchestrator.analysis.readings import read_pair
 
     with _reading(db) as (store, session):
         name = reading.find_sweep(session, sweep)
         facts = reading.sweep_facts(session, name, store.shown)
         frame = reading.results_frame(session, name)
-    return compare_pair(frame, a, b, benchmark, encoder, margin=facts["margin"], spec=facts["spec"])
+        areas = reading.bootstrap_areas(session, name, (a, b))
+    rows = compare_pair(frame, a, b, benchmark, encoder, margin=facts["margin"], spec=facts["spec"])
+    across = [] if benchmark else across_pair(frame, a, b, encoder, margin=facts["margin"], spec=facts["spec"])
+    return Compared(readings=read_pair(rows, frame, areas), across=across)
+
+
+def across_suites(
+    a: str, b: str, *, sweep: str | None = None, encoder: str | None = None, db: str | None = None
+) -> pd.DataFrame:
+    """Differences a - b across suites, one row for each encoder and metric; empty below two suites.
+
+    Raises:
+        AnalysisError: A router is unknown or the two never met.
+    """
+    from orchestrator.analysis.across import across_frame
+
+    return across_frame(compared(a, b, sweep=sweep, encoder=encoder, db=db).across)
 
 
 def compare(
@@ -110,7 +158,8 @@ def compare(
     encoder: str | None = None,
     db: str | None = None,
 ) -> pd.DataFrame:
-    """What `comparisons` finds, as a data frame with one row each."""
-    from orchestrator.analysis import comparison_frame
+    """Differences by benchmark, encoder and metric, one row each, with posterior and bootstrap."""
+    import pandas as pd
 
-    return comparison_frame(comparisons(a, b, sweep=sweep, benchmark=benchmark, encoder=encoder, db=db))
+    found = compared(a, b, sweep=sweep, benchmark=benchmark, encoder=encoder, db=db)
+    return pd.DataFrame([one.as_dict() for one in found.readings])

@@ -118,7 +118,7 @@ class Backlog:
         """
         if self._families:
             family, units = next(iter(self._families.items()))
-            size = min(len(units), self._size(units[0].planned, alike=len(units), workers=workers))
+            size = min(len(units), self._size(units[0].planned, workers=workers))
             shard = tuple(units.popleft() for _ in range(size))
             if not units:
                 del self._families[family]
@@ -139,13 +139,24 @@ class Backlog:
             shard = min(math.ceil(self._pace.shard_seconds / max(self._recent, 1e-6)), self._pace.shard_units)
         return max(2 * workers, min(left // 2, 2 * IN_FLIGHT * workers * shard))
 
-    def _size(self, planned: PlannedUnit, *, alike: int, workers: int) -> int:
+    def _size(self, planned: PlannedUnit, *, workers: int) -> int:
         if planned.kind == "embed":
             return 1
-        seconds = self._seconds.get(_duration_key(planned))
-        size = self._pace.first_units if seconds is None else math.ceil(self._pace.shard_seconds / max(seconds, 1e-6))
-        share = math.ceil(alike / workers)  # shrinks towards the end, so that no worker idles
-        return max(1, min(size, share, self._pace.shard_units))
+        return shard_size(self._pace, self._seconds.get(_duration_key(planned)), waiting=self._n, workers=workers)
+
+
+def shard_size(pace: Pace, seconds: float | None, *, waiting: int, workers: int) -> int:
+    """Units of a shard.
+
+    Args:
+        pace: How long and how large a shard may be.
+        seconds: That a unit takes, if known.
+        waiting: Units that wait, of whatever kind: with many, a shard need not be small for others to have work.
+        workers: Workers that compute at the same time.
+    """
+    size = pace.first_units if seconds is None else math.ceil(pace.shard_seconds / max(seconds, 1e-6))
+    share = math.ceil(waiting / workers)  # shrinks towards the end, so that no worker idles
+    return max(1, min(size, share, pace.shard_units))
 
 
 def measured_seconds(session: Session, fingerprints: Sequence[str]) -> dict[DurationKey, float]:

@@ -39,6 +39,7 @@ _HOMES = {
     "leaderboard": "orchestrator.api",
     "query": "orchestrator.api",
     "compare": "orchestrator.api",
+    "across_suites": "orchestrator.api",
 }
 
 __all__ = sorted(_HOMES)

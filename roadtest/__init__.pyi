@@ -1,4 +1,4 @@
-from orchestrator.api import compare, leaderboard, query, results, run
+from orchestrator.api import across_suites, compare, leaderboard, query, results, run
 from orchestrator.run import RunSummary
 from orchestrator.sweep import Sweep
 from workers.benchmarks.base import Benchmark, Model
@@ -24,6 +24,7 @@ __all__ = [
     "RunSummary",
     "Side",
     "Sweep",
+    "across_suites",
     "check_router",
     "compare",
     "leaderboard",

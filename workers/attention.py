@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from workers.training import Tensors, affine
+from workers.training import Tensors, affine, repeat
 
 
 class Support(NamedTuple):
@@ -45,10 +45,8 @@ def attend_both(weights: Tensors, support: Support, *, heads: int, rounds: int) 
     tokens = _self_attention(weights, "examples", _tokens(weights, support), heads=heads)
     members, b, _, n_models, _ = support.outcomes.shape
     query = support.queries @ weights["query"]
-    ones = query.new_ones(members, b, 1)
-    vectors = (ones @ weights["models"].flatten(1).unsqueeze(1)).view(members, b, n_models, -1)
-    # Products with ones, whose gradients are products too: a broadcast sum's depends on the number of members.
-    states = query.new_ones(members, b, n_models, 1) @ query.unsqueeze(2) + vectors
+    vectors = repeat(weights["models"].flatten(1).unsqueeze(1), b).view(members, b, n_models, -1)
+    states = repeat(query.unsqueeze(2), n_models) + vectors
     # The null token has no outcome: [B, b, M, T, 3].
     own = torch.cat([support.outcomes.new_zeros(members, b, 1, n_models, 3), support.outcomes], dim=2).transpose(2, 3)
     own = own.contiguous()
@@ -80,7 +78,7 @@ def _tokens(weights: Tensors, support: Support) -> torch.Tensor:
     # No size is left to be inferred: a support set may be empty.
     outcomes = support.outcomes.flatten(3).flatten(1, 2)
     tokens = support.examples.flatten(1, 2) @ weights["example"] + outcomes @ weights["outcomes"]
-    null = support.queries.new_ones(members, b, 1) @ weights["null"]
+    null = repeat(weights["null"], b)
     return torch.cat([null.unsqueeze(2), tokens.view(members, b, k, tokens.shape[-1])], dim=2)
 
 

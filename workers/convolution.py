@@ -13,7 +13,7 @@ import warnings
 import torch
 from torch.nn.functional import batch_norm
 
-from workers.training import Tensors
+from workers.training import Tensors, repeat
 
 with warnings.catch_warnings():
     # On import it scripts parts of itself by what torch has deprecated.
@@ -56,9 +56,8 @@ def sum_over_neighbours(nodes: torch.Tensor) -> torch.Tensor:
 
 
 def spread(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Each row `count` times, by products with ones, whose gradients are products too. [..., H] to [..., count, H]."""
-    flat = rows.reshape(-1, 1, rows.shape[-1])
-    return (rows.new_ones(len(flat), count, 1) @ flat).view(*rows.shape[:-1], count, rows.shape[-1])
+    """Each row `count` times, with a gradient that has equal bits in any company. [..., H] to [..., count, H]."""
+    return repeat(rows.unsqueeze(-2), count)
 
 
 def normalised(

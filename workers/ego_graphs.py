@@ -9,7 +9,7 @@ import torch
 
 from workers.convolution import Statistics, normalised, spread, sum_over_neighbours
 from workers.routers.forward import shifted
-from workers.training import Tensors
+from workers.training import Tensors, repeat
 
 
 class Ego(NamedTuple):
@@ -66,8 +66,7 @@ def forward(weights: Tensors, ego: Ego, running: Sequence[Statistics] | None = N
     joined = normalised(joined, weights, 2, second, training=training).relu()
     queries, models = torch.split(joined, [b, b * m], dim=1)
 
-    ones = queries.new_ones(members, b, 1)
-    pairs = spread(queries @ weights["pair_query"] + ones @ weights["pair_bias"], m).flatten(1, 2)
+    pairs = spread(queries @ weights["pair_query"] + repeat(weights["pair_bias"], b), m).flatten(1, 2)
     hidden = (pairs + models @ weights["pair_model"]).relu()
     outputs = shifted((hidden @ weights["outputs"]).view(members, b, -1), weights["bias"])
     return outputs.view(members, b, m, -1)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 Floats32 = npt.NDArray[np.float32]
 Tensors = Mapping[str, "torch.Tensor"]
 
-#: Members of one batched model at most: on one CPU thread more bring nothing and fill the cache.
+#: Members of one batched model at most: on one CPU thread more bring nothing.
 TOGETHER = 8
+#: Bytes of parameters of a batched model at most, unless one member has more: a step of larger ones waits for memory.
+STEP_BYTES = 4 << 20
 #: Batches are multiples of so many queries, and hidden layers should be of so many units: then every member's blocks
 #: of memory begin at the same alignment, and kernels that depend on it give the same bits in any company.
 LANES = 16
@@ -56,13 +59,28 @@ class Batch:
     #: What `draws` gave for this step. [B, ...]
     draws: Tensors
 
+    @cached_property
+    def places(self) -> torch.Tensor:
+        """The same in the tables of all members, one below the other. [B * b]."""
+        import torch
+
+        first = torch.arange(len(self.index), device=self.index.device) * self.rows.shape[1]
+        return (self.index + first[:, None]).flatten()
+
     def take(self, name: str, index: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of a table at the batch's queries, or at other positions [B, ...] of the training sides."""
-        return _take(self.tables[name], self.index if index is None else index)
+        table = self.tables[name]
+        if index is not None:
+            return _take(table, index)
+        return table.flatten(0, 1).index_select(0, self.places).view(*self.index.shape, *table.shape[2:])
 
     def x(self, index: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings of the batch's queries [B, b, d], or of other positions of the training sides [B, ..., d]."""
-        return self.X[_take(self.rows, self.index if index is None else index)]
+        if index is None:
+            rows = self.rows.flatten().index_select(0, self.places)
+            return self.X.index_select(0, rows).view(*self.index.shape, self.X.shape[1])
+        rows = _take(self.rows, index)
+        return self.X.index_select(0, rows.flatten()).view(*index.shape, self.X.shape[1])
 
 
 class TrainedRouter(Router, ABC):
@@ -74,6 +92,7 @@ class TrainedRouter(Router, ABC):
     GPU where the worker has one.
     """
 
+    version = "2"
     staged = "epochs"
     #: Whether weight decay is AdamW's and not Adam's.
     decoupled_decay: ClassVar[bool] = False
@@ -99,7 +118,6 @@ class TrainedRouter(Router, ABC):
             rng: The job's stream.
         """
 
-    @abstractmethod
     def loss(self, weights: Tensors, batch: Batch) -> torch.Tensor:
         """Loss of every member of the batch, [B]; a member's may depend on nothing of the others.
 
@@ -107,6 +125,20 @@ class TrainedRouter(Router, ABC):
             weights: By name, [B, ...].
             batch: Queries of this step.
         """
+        raise NotImplementedError(f"{type(self).__name__} has neither a loss nor gradients of its own")
+
+    def gradients(self, weights: Tensors, batch: Batch) -> Tensors:
+        """Gradient of every member's loss by its own weights; by autograd, unless a family knows a shorter way.
+
+        Args:
+            weights: By name, [B, ...].
+            batch: Queries of this step.
+        """
+        import torch
+
+        losses = self.loss(weights, batch).sum()
+        found = torch.autograd.grad(losses, list(weights.values()), allow_unused=True, materialize_grads=True)
+        return dict(zip(weights, found, strict=True))
 
     def draws(self, rng: np.random.Generator, size: int) -> Mapping[str, npt.NDArray[Any]]:
         """Random numbers of one step of one member, such as masks, by name."""
@@ -231,7 +263,7 @@ def train_members(jobs: Sequence[FitJob], receive: Receiver) -> None:
     """Fit the routers of jobs of one class; hands each over as soon as its epochs are done.
 
     A member is one run of training, which serves jobs that differ in epochs alone; up to `TOGETHER` members of like
-    parameters and shapes are one batched model.
+    parameters and shapes are one batched model, fewer where they are large.
     """
     runs: dict[Hashable, list[int]] = {}
     for i, job in enumerate(jobs):
@@ -241,7 +273,7 @@ def train_members(jobs: Sequence[FitJob], receive: Receiver) -> None:
         member = _member(jobs, run)
         group = waiting.setdefault(_group_key(member), [])
         group.append(member)
-        if len(group) == TOGETHER:
+        if len(group) == _company(member):
             _train(group, jobs, receive)
             group.clear()
     for group in waiting.values():
@@ -288,6 +320,12 @@ def _group_key(member: _Member) -> Hashable:
     return (member.router.signature(), member.size, id(member.train.matrix), tables, shapes)
 
 
+def _company(member: _Member) -> int:
+    """How many members like this one make a batched model."""
+    n_bytes = sum(array.nbytes for array in member.network.parameters.values())
+    return max(1, min(TOGETHER, STEP_BYTES // n_bytes))
+
+
 def _train(members: list[_Member], jobs: Sequence[FitJob], receive: Receiver) -> None:
     """Step all members until each has done its epochs; hand out the routers on the way."""
     import torch
@@ -330,21 +368,22 @@ def _hand_out(group: _Group, i: int, member: _Member, jobs: Sequence[FitJob], re
 
 
 class _Group:
-    """Flat parameters and tables of the members that still train."""
+    """Parameters and tables of the members that still train."""
 
     def __init__(self, members: list[_Member], device: torch.device) -> None:
         import torch
 
-        self.members = members
-        first = members[0].network.parameters
-        self.shapes = {name: array.shape for name, array in first.items()}
-        self.sizes = [math.prod(shape) for shape in self.shapes.values()]
-        self.sizes.append(-sum(self.sizes) % LANES)
-        flat = np.zeros((len(members), sum(self.sizes)), dtype=np.float32)
-        for row, member in zip(flat, members, strict=True):
-            parts = [np.asarray(array, dtype=np.float32).ravel() for array in member.network.parameters.values()]
-            row[: sum(map(len, parts))] = np.concatenate(parts)
-        self.flat = torch.from_numpy(flat).to(device).requires_grad_()
+        from workers.descent import Descent, Rates
+
+        rates = [
+            Rates(
+                learning_rate=member.router.learning_rate,
+                weight_decay=member.router.weight_decay,
+                decoupled=member.router.decoupled_decay,
+            )
+            for member in members
+        ]
+        self.descent = Descent([member.network.parameters for member in members], rates, lanes=LANES, device=device)
         most = max(member.train.n for member in members)
         self.tables = {
             name: torch.from_numpy(_stacked([member.network.tables[name] for member in members], most)).to(device)
@@ -353,69 +392,35 @@ class _Group:
         rows = [np.asarray(member.train.embedding_rows, dtype=np.int64) for member in members]
         self.rows = torch.from_numpy(_stacked(rows, most)).to(device)
         self.kept = list(range(len(members)))
-        self._optimise()
-
-    def _optimise(self) -> None:
-        import torch
-
-        self.flat.grad = torch.zeros_like(self.flat)
-        rows = []
-        for row, gradient in zip(self.flat.detach(), self.flat.grad, strict=True):
-            row.grad = gradient
-            rows.append(row)
-        kind = torch.optim.AdamW if self.members[0].router.decoupled_decay else torch.optim.Adam
-        self.optimiser = kind(
-            [
-                {
-                    "params": [row],
-                    "lr": self.members[i].router.learning_rate,
-                    "weight_decay": self.members[i].router.weight_decay,
-                }
-                for i, row in zip(self.kept, rows, strict=True)
-            ],
-            fused=True,
-        )
 
     def keep(self, active: list[int]) -> None:
         """Go on with these members alone."""
         if active == self.kept or not active:
             return
         places = [self.kept.index(i) for i in active]
-        states = [dict(self.optimiser.state[self.optimiser.param_groups[p]["params"][0]]) for p in places]
-        self.flat = self.flat.detach()[places].clone().requires_grad_()
+        self.descent.keep(places)
         self.tables = {name: table[places] for name, table in self.tables.items()}
         self.rows = self.rows[places]
         self.kept = list(active)
-        self._optimise()
-        for group, state in zip(self.optimiser.param_groups, states, strict=True):
-            if state:
-                self.optimiser.state[group["params"][0]] = state
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Parameters by name, views of the flat ones. [B, ...]."""
-        parts = self.flat.split(self.sizes, dim=1)  # type: ignore[no-untyped-call]
-        return {
-            name: part.view(len(self.flat), *shape)
-            for part, (name, shape) in zip(parts, self.shapes.items(), strict=False)
-        }
 
     def weights_of(self, i: int) -> dict[str, Floats32]:
         """A copy of one member's parameters."""
-        row = self.kept.index(i)
-        return {name: part[row].detach().cpu().numpy().copy() for name, part in self.weights().items()}
+        return self.descent.copy(self.kept.index(i))
 
 
 def _step(group: _Group, members: list[_Member], X: torch.Tensor, device: torch.device) -> None:
     import torch
 
-    index = torch.from_numpy(np.stack([member.next_batch() for member in members])).to(device)
+    index = np.stack([member.next_batch() for member in members])
     drawn = [member.router.draws(member.rng, member.size) for member in members]
-    draws = {name: torch.from_numpy(np.stack([draw[name] for draw in drawn])).to(device) for name in drawn[0]}
-    batch = Batch(index=index, tables=group.tables, X=X, rows=group.rows, draws=draws)
-    assert group.flat.grad is not None
-    group.flat.grad.zero_()
-    members[0].router.loss(group.weights(), batch).sum().backward()  # type: ignore[no-untyped-call]
-    group.optimiser.step()
+    batch = Batch(
+        index=torch.from_numpy(index).to(device),
+        tables=group.tables,
+        X=X,
+        rows=group.rows,
+        draws={name: torch.from_numpy(np.stack([draw[name] for draw in drawn])).to(device) for name in drawn[0]},
+    )
+    group.descent.step(members[0].router.gradients(group.descent.weights, batch))
 
 
 def _stacked(arrays: list[npt.NDArray[Any]], most: int) -> npt.NDArray[Any]:
@@ -493,16 +498,24 @@ def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def affine(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """A fully connected layer for every member; all leading dimensions are there, none is broadcast. [..., b, out].
 
-    The bias enters as a product with ones, so that its gradient is a product too: a broadcast sum's order of adding
-    depends on the number of members.
-
     Args:
         inputs: [..., b, in]
         weight: [..., in, out]
         bias: [..., 1, out]
     """
-    ones = inputs.new_ones(*inputs.shape[:-1], 1)
-    return inputs @ weight + ones @ bias
+    from workers.products import Affine
+
+    return Affine.apply(inputs, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def repeat(rows: torch.Tensor, n: int) -> torch.Tensor:
+    """One row of each matrix, `n` times: [..., 1, w] to [..., n, w].
+
+    What broadcasting would give, but a gradient that has the same bits whatever the number of members.
+    """
+    from workers.products import Repeat
+
+    return Repeat.apply(rows, n)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def padded(width: int) -> int:
@@ -570,6 +583,7 @@ __all__ = [
     "one_thread",
     "over_batch",
     "padded",
+    "repeat",
     "squared_error",
     "standardise",
     "train_members",

@@ -30,6 +30,12 @@ METRICS: Mapping[str, Mapping[str, str | None]] = {
     "utility": {"auc": "auc_path", "auc_path": "auc"},
     "selection": {"utility_mean": None},
 }
+#: Columns of the mean utility at each of the protocol's preferences.
+PREFERENCES: Mapping[str, str] = {
+    "low-cost": "utility_low_cost",
+    "balanced": "utility_balanced",
+    "high-performance": "utility_high_performance",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +149,46 @@ def compare_to_reference(
         AnalysisError: When the reference has no results, is privileged or is a blind twin.
     """
     cut = full_size(panels(results, spec))
-    _check_router(results, reference)
+    check_router(results, reference)
     rows = []
     for panel in cut:
-        routers = panel.results.groupby("router", sort=False)
-        candidates = [str(name) for name, own in routers if name != reference and _competes(own)]
-        rows += _compare_panel(panel, candidates, reference, margin=margin)
+        rows += _compare_panel(panel, _candidates(panel, reference), reference, margin=margin)
     return rows
+
+
+def compare_at_preferences(
+    results: pd.DataFrame,
+    reference: str,
+    *,
+    margin: float = 1.0,
+    spec: Mapping[str, Any] | None = None,
+) -> dict[str, list[Comparison]]:
+    """Compare every selector with the reference on mean utility at each preference, at the full training size.
+
+    A Holm family is one benchmark x encoder x preference. Nothing without selection runs.
+
+    Args:
+        results: The view `results` of one sweep.
+        reference: Display name of the router to compare with.
+        margin: Margin of equivalence in points of utility.
+        spec: The sweep file as a dict, for the order of benchmarks and encoders.
+
+    Returns:
+        Comparisons by preference, its column as their metric.
+    """
+    rows = results[results["formulation"] == "selection"]
+    if rows.empty or not set(PREFERENCES.values()) <= set(rows):
+        return {}
+    rows = rows.assign(**{column: pd.to_numeric(rows[column]) for column in PREFERENCES.values()})
+    cut = full_size(panels(rows, spec))
+    return {
+        preference: [
+            row
+            for panel in cut
+            for row in _compare_panel(panel, _candidates(panel, reference), reference, margin=margin, metrics=[column])
+        ]
+        for preference, column in PREFERENCES.items()
+    }
 
 
 def compare(
@@ -171,7 +210,7 @@ def compare(
         AnalysisError: When a router is unknown or privileged, or the two never met.
     """
     for name in (a, b):
-        _check_router(results, name, twins=True)
+        check_router(results, name, twins=True)
     if a == b:
         raise AnalysisError(f"comparing {a!r} with itself; name two routers.")
     rows = [
@@ -211,7 +250,7 @@ def learned(panel: Panel, router: str, *, metric: str | None = None) -> Learned:
         return Learned.NOT_SHOWN
     if own.twin is None:
         return Learned.NOT_TESTED
-    pair = _Pair.of(panel, router, own.twin, metric or panel.metric)
+    pair = Pair.of(panel, router, own.twin, metric or panel.metric)
     if pair.test is None or pair.test.k < VERDICT_SPLITS:
         return Learned.NOT_TESTED
     beats = pair.test.p < ALPHA and pair.test.mean > 0 and not pair.hull
@@ -219,7 +258,9 @@ def learned(panel: Panel, router: str, *, metric: str | None = None) -> Learned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pair:
+class Pair:
+    """Differences of two routers on the splits that both have, before any family is known."""
+
     candidate: str
     n_splits: int
     candidate_mean: float
@@ -231,8 +272,9 @@ class _Pair:
     test: CorrectedTest | None
 
     @classmethod
-    def of(cls, panel: Panel, candidate: str, reference: str, metric: str) -> _Pair:
-        other = METRICS[panel.formulation][metric]
+    def of(cls, panel: Panel, candidate: str, reference: str, metric: str) -> Pair:
+        """Pair two routers of a panel by split."""
+        other = METRICS[panel.formulation].get(metric)
         left, right = (panel.routers.get(name, RouterRows()) for name in (candidate, reference))
         _, i, j = np.intersect1d(left.seeds, right.seeds, assume_unique=True, return_indices=True)
         both = ~np.isnan(left.column(metric)[i] - right.column(metric)[j])
@@ -253,16 +295,23 @@ class _Pair:
         )
 
 
-def _compare_panel(panel: Panel, candidates: Sequence[str], reference: str, *, margin: float) -> list[Comparison]:
+def _candidates(panel: Panel, reference: str) -> list[str]:
+    routers = panel.results.groupby("router", sort=False)
+    return [str(name) for name, own in routers if name != reference and competes(own)]
+
+
+def _compare_panel(
+    panel: Panel, candidates: Sequence[str], reference: str, *, margin: float, metrics: Sequence[str] | None = None
+) -> list[Comparison]:
     rows: list[Comparison] = []
-    for metric in METRICS[panel.formulation]:
-        pairs = [_Pair.of(panel, candidate, reference, metric) for candidate in candidates]
+    for metric in metrics or METRICS[panel.formulation]:
+        pairs = [Pair.of(panel, candidate, reference, metric) for candidate in candidates]
         rows += _judge_family(panel, [pair for pair in pairs if pair.n_splits], reference, metric, margin=margin)
     return rows
 
 
 def _judge_family(
-    panel: Panel, pairs: Sequence[_Pair], reference: str, metric: str, *, margin: float
+    panel: Panel, pairs: Sequence[Pair], reference: str, metric: str, *, margin: float
 ) -> Iterator[Comparison]:
     tests = [pair.test for pair in pairs if pair.test]
     p_holm = iter(holm([test.p for test in tests]))
@@ -305,11 +354,13 @@ def _judge_family(
         yield row
 
 
-def _competes(own: pd.DataFrame) -> bool:
+def competes(own: pd.DataFrame) -> bool:
+    """Whether rows belong to a router that is ranked and compared: not privileged, no blind twin."""
     return not own["privileged"].astype(bool).any() and bool(own["twin_of"].isna().all())
 
 
-def _check_router(results: pd.DataFrame, name: str, *, twins: bool = False) -> None:
+def check_router(results: pd.DataFrame, name: str, *, twins: bool = False) -> None:
+    """Raise AnalysisError unless a router has results and may be compared with others."""
     own = results[results["router"] == name]
     if own.empty:
         known = ", ".join(sorted(results["router"].unique()))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import stats
 
+from orchestrator.analysis.t_mean import TMean, detectable_errors, interval, statistic
 from orchestrator.errors import AnalysisError
 
 #: Differences and spreads below this many points are rounding, as among the protocol's ties.
@@ -17,7 +17,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrectedTest:
+class CorrectedTest(TMean):
     """Corrected t test of one mean difference; in the unit of the differences but for k, ratio, t, p."""
 
     #: Number of splits.
@@ -41,25 +41,9 @@ class CorrectedTest:
         """Degrees of freedom."""
         return self.k - 1
 
-    def p_above(self, bound: float) -> float:
-        """One-sided p against "the mean is at most `bound`"."""
-        return float(stats.t.sf(_statistic(self.mean - bound, self.se), self.df))
-
-    def p_below(self, bound: float) -> float:
-        """One-sided p against "the mean is at least `bound`"."""
-        return float(stats.t.cdf(_statistic(self.mean - bound, self.se), self.df))
-
-    def p_equivalent(self, margin: float) -> float:
-        """Two one-sided tests (Schuirmann 1987): p against "the mean is at least `margin` away from 0"."""
-        return max(self.p_above(-margin), self.p_below(margin))
-
     def detectable(self, *, power: float = 0.8, alpha: float = 0.05) -> float:
         """Smallest true difference that the two-sided test at `alpha` finds with this power, given this sd."""
         return detectable_factor(self.k, self.ratio, power=power, alpha=alpha) * self.sd
-
-    def equivalence_limit(self, *, alpha: float = 0.05) -> float:
-        """Smallest margin at which equivalence could have been shown: at an observed difference of 0, before Holm."""
-        return _quantile(1 - alpha, self.df) * self.se
 
 
 def nadeau_bengio(
@@ -93,19 +77,14 @@ def nadeau_bengio(
     if sd < ROUNDING:
         sd = 0.0
     se = sd * math.sqrt(1 / k + ratio)
-    t = _statistic(mean, se)
+    t = statistic(mean, se)
     p = float(2 * stats.t.sf(abs(t), k - 1))
-    half95, half90 = (_quantile(q, k - 1) * se for q in (0.975, 0.95))
-    ci95, ci90 = (mean - half95, mean + half95), (mean - half90, mean + half90)
+    ci95, ci90 = (interval(mean, se, k - 1, level) for level in (0.95, 0.9))
     return CorrectedTest(k=k, ratio=ratio, mean=mean, sd=sd, se=se, t=t, p=p, ci95=ci95, ci90=ci90)
 
 
-@cache
 def detectable_factor(k: int, ratio: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
     """Smallest detectable difference in units of the sd over splits: 2.62, 1.96, 1.71 at K = 5, 10, 20 and 2/7.
-
-    Solves `P(T > t_crit) = power` for the noncentrality of a noncentral t with K - 1 degrees of freedom (Cohen 1988,
-    chapter 2) and multiplies it by sqrt(1/K + ratio). The far tail, below 1e-6, is left out.
 
     Args:
         k: Number of splits, at least 2.
@@ -113,17 +92,4 @@ def detectable_factor(k: int, ratio: float, *, power: float = 0.8, alpha: float 
         power: In (alpha, 1).
         alpha: Two-sided level.
     """
-    critical = _quantile(1 - alpha / 2, k - 1)
-    excess = optimize.brentq(lambda shift: stats.nct.sf(critical, k - 1, shift) - power, 0.0, critical + 10.0)
-    return float(excess) * math.sqrt(1 / k + ratio)
-
-
-def _statistic(mean: float, se: float) -> float:
-    if se:
-        return mean / se
-    return math.copysign(math.inf, mean) if mean else 0.0
-
-
-@cache
-def _quantile(q: float, df: int) -> float:
-    return float(stats.t.ppf(q, df))
+    return detectable_errors(k - 1, power=power, alpha=alpha) * math.sqrt(1 / k + ratio)

@@ -104,7 +104,7 @@ def panels(results: pd.DataFrame, spec: Mapping[str, Any] | None = None) -> list
         AnalysisError: When there are no results, a column is missing, or a router has two results for one split.
     """
     _check(results)
-    encoder_names = [_name(entry) for entry in (spec or {}).get("encoders") or ()]
+    encoders = encoder_names(spec)
     benchmark_names = [_name(entry) for entry in (spec or {}).get("benchmarks") or ()]
     return sorted(
         _cut(results),
@@ -113,7 +113,7 @@ def panels(results: pd.DataFrame, spec: Mapping[str, Any] | None = None) -> list
             panel.benchmark,
             panel.formulation != "utility",
             -panel.train_size,
-            encoder_names.index(panel.encoder) if panel.encoder in encoder_names else len(encoder_names),
+            encoders.index(panel.encoder) if panel.encoder in encoders else len(encoders),
             panel.encoder or "",
         ),
     )
@@ -125,6 +125,11 @@ def full_size(panels: Sequence[Panel]) -> list[Panel]:
     for panel in panels:
         largest[panel.benchmark] = max(panel.train_size, largest.get(panel.benchmark, 0.0))
     return [panel for panel in panels if panel.train_size == largest[panel.benchmark]]
+
+
+def encoder_names(spec: Mapping[str, Any] | None) -> list[str]:
+    """Display names of a sweep file's encoders, the primary one first."""
+    return [_name(entry) for entry in (spec or {}).get("encoders") or ()]
 
 
 def needs_no_embedding(rows: pd.DataFrame) -> pd.Series[bool]:

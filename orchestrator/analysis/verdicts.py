@@ -59,8 +59,13 @@ def decide(
     """
     if test is None or test.k < VERDICT_SPLITS:
         return Kind.NONE
-    if p_difference < ALPHA and test.mean != 0:
-        return Kind.BETTER if test.mean > 0 else Kind.WORSE
+    return judge(test.mean, p_difference=p_difference, p_equivalence=p_equivalence, p_not_worse=p_not_worse)
+
+
+def judge(mean: float, *, p_difference: float, p_equivalence: float, p_not_worse: float) -> Kind:
+    """The same for a mean difference that rests on splits enough."""
+    if p_difference < ALPHA and mean != 0:
+        return Kind.BETTER if mean > 0 else Kind.WORSE
     if p_equivalence < ALPHA:
         return Kind.EQUIVALENT
     return Kind.NOT_WORSE if p_not_worse < ALPHA else Kind.INCONCLUSIVE

@@ -54,8 +54,8 @@ def show_report(store: Store, sweep: str, out: Path, format: Literal["html", "md
     with store.read() as session:
         facts = reading.sweep_facts(session, sweep, store.shown)
         frames = read_frames(session, sweep, facts["reference"], pictures=format == "html")
-    content = assemble(facts, frames.results)
-    terminal.print_report(console(), facts, frames.results, content)
+    content = assemble(facts, frames.results, frames.findings)
+    terminal.print_report(console(), facts, frames.results, frames.findings, content)
     out.mkdir(parents=True, exist_ok=True)
     if format == "html":
         page = out / f"{sweep}.html"
@@ -81,13 +81,14 @@ def read_frames(session: Session, sweep: str, reference: str | None, *, pictures
     from orchestrator.store import reading
 
     results = reading.results_frame(session, sweep)
+    findings = reading.findings_frame(session, sweep)
     if not pictures:
-        return Frames(results=results, frontier=pd.DataFrame(), models=pd.DataFrame())
+        return Frames(results=results, frontier=pd.DataFrame(), models=pd.DataFrame(), findings=findings)
     return Frames(
         results=results,
         frontier=reading.hulls_frame(session, sweep),
         models=reading.models_frame(session, sweep),
-        findings=reading.findings_frame(session, sweep),
+        findings=findings,
         shares=reading.shares_frame(session, sweep),
         **({"hardest": reading.hardest_frame(session, sweep, reference)} if reference else {}),
     )
@@ -102,16 +103,18 @@ def compare(
     encoder: Annotated[str | None, typer.Option(help="One encoder; default all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two routers: differences by split, Nadeau-Bengio intervals, verdict."""
+    """Compare two routers: differences by split with intervals and verdicts, across suites, over queries, Bayesian."""
     from orchestrator import api
     from orchestrator.cli.output import console, print_json
     from orchestrator.reports import terminal
 
-    rows = api.comparisons(a, b, sweep=sweep, benchmark=benchmark, encoder=encoder, db=db)
+    found = api.compared(a, b, sweep=sweep, benchmark=benchmark, encoder=encoder, db=db)
     if as_json:
-        print_json([row.as_dict() for row in rows])
-    else:
-        terminal.print_comparisons(console(), rows)
+        print_json([one.as_dict() for one in found.readings] + [row.as_dict() for row in found.across])
+        return
+    terminal.print_comparisons(console(), [one.row for one in found.readings])
+    terminal.print_readings(console(), found.readings)
+    terminal.print_pair_across(console(), found.across)
 
 
 def sql(

@@ -149,9 +149,9 @@ class _Fetch:
         self._make_sure_of_room(paths)
         self._listener.started(files)
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="roadtest-worker-fetch")
-        futures = {pool.submit(self._one, file, path): file for file, path in paths.items()}
         saved = time.monotonic()
         try:
+            futures = {pool.submit(self._one, file, path): file for file, path in paths.items()}
             for future in as_completed(futures):
                 self._note(futures[future], future)
                 if time.monotonic() - saved > EVERY:

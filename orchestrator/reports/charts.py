@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from orchestrator.analysis.ranking import Ranking
 from orchestrator.reports.figures import N_COLOURS, Axis, nice_step
 
 WIDTH, HEIGHT = 480.0, 300.0
@@ -37,6 +38,7 @@ class Series:
 
     name: str
     style: str
+    #: Nothing where points are not joined.
     path: str
     #: Outline of the interval about it, None where there is none.
     band: str | None
@@ -142,6 +144,7 @@ def curves(
     y_title: str,
     styles: Mapping[str, str],
     logarithmic: bool = False,
+    joined: bool = True,
     data: pd.DataFrame,
 ) -> Curves:
     """Lay curves out.
@@ -155,6 +158,7 @@ def curves(
         y_title: Of the vertical one.
         styles: Classes of the style sheet by name; others are drawn in turn.
         logarithmic: Whether x is drawn by its logarithm; then every x is above 0.
+        joined: Whether the points of a name are joined by a line.
         data: What the link downloads.
     """
     scale = math.log10 if logarithmic else float
@@ -183,7 +187,7 @@ def curves(
             Series(
                 name=name,
                 style=styles.get(name, f"c{i % N_COLOURS} p{i // N_COLOURS % 3}"),
-                path="M" + "L".join(f"{px:g},{py:g}" for px, py, _ in placed),
+                path="M" + "L".join(f"{px:g},{py:g}" for px, py, _ in placed) if joined else "",
                 band=band,
                 points=tuple(placed),
             )
@@ -294,6 +298,39 @@ def plane(points: pd.DataFrame, *, title: str, caption: str, file: str) -> Map:
             for px, py, label in points[["x", "y", "label"]].itertuples(index=False)
         ),
         legend=tuple(legend),
+    )
+
+
+def ladder(ranking: Ranking, *, title: str, caption: str, file: str) -> Ladder:
+    """Lay a critical-difference diagram out (Demsar 2006): the better half is labelled on the left, best on top.
+
+    Args:
+        ranking: Average ranks, 1 = best.
+        title: Head.
+        caption: What is drawn, in words.
+        file: Name of the download, without extension.
+    """
+    order = sorted(zip(ranking.ranks, ranking.routers, strict=True))
+    k, difference = len(order), ranking.critical_difference
+    step = math.ceil(k / 12)
+    # The bar of the critical difference begins at rank 1 and has to fit.
+    x = Axis(low=1.0, high=max(float(k), 1 + difference), start=165.0, end=455.0, ticks=tuple(range(1, k + 1, step)))
+    left = math.ceil(k / 2)
+    marks = [(name, rank, x(rank), row, -1) for row, (rank, name) in enumerate(order[:left])]
+    marks += [(name, rank, x(rank), row, 1) for row, (rank, name) in enumerate(reversed(order[left:]))]
+    ranks = dict(zip(ranking.routers, ranking.ranks, strict=True))
+    groups = [sorted(ranks[name] for name in group) for group in ranking.cliques]
+    data = pd.DataFrame({"router": [name for _, name in order], "average_rank": [rank for rank, _ in order]})
+    return Ladder(
+        title=title,
+        caption=caption,
+        data=csv_url(data.assign(suites=len(ranking.suites), critical_difference=difference)),
+        file=f"{file}.csv",
+        x=x,
+        marks=tuple(marks),
+        cliques=tuple((x(group[0]), x(group[-1]), row) for row, group in enumerate(groups)),
+        difference=(round(x(1 + difference) - x.start, 1), difference),
+        height=74.0 + 7 * len(groups) + 20 * left,
     )
 
 

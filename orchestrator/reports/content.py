@@ -9,16 +9,19 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.analysis.across_sentences import across_sentence
+from orchestrator.analysis.claim import Claim
+from orchestrator.analysis.claims import claims
 from orchestrator.analysis.comparisons import Comparison, compare_to_reference
+from orchestrator.analysis.labels import LabelTable, label_tables
 from orchestrator.analysis.leaderboard import panel_leaderboard
 from orchestrator.analysis.limits import limits, router_names
 from orchestrator.analysis.panels import Panel, full_size, panels
 from orchestrator.analysis.sentences import verdict_sentence
+from orchestrator.analysis.settle import Settlement, settle
 from orchestrator.analysis.tuning import Tuning, tunings
+from orchestrator.reports.across import AcrossPart, across_parts
 from orchestrator.reports.doses import dose
-
-#: Column heads of the metrics.
-METRIC_TITLES: Mapping[str, str] = {"auc": "AUC", "auc_path": "AUC path", "utility_mean": "Utility"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,14 @@ class Content:
     #: What cannot be concluded, and why; none of a finished sweep of enough splits.
     limits: tuple[str, ...] = ()
     panels: tuple[PanelContent, ...]
+    #: Comparisons across suites, the primary family first; none below two suites.
+    across: tuple[AcrossPart, ...] = ()
+    #: How many labels each router needs, where several training sizes were run.
+    labels: tuple[LabelTable, ...] = ()
+    #: What the rule says of the sweep, then of each benchmark where there are several.
+    settlements: tuple[Settlement, ...] = ()
+    #: The paper's other claims.
+    claims: tuple[Claim, ...] = ()
 
     @property
     def question(self) -> str:
@@ -101,12 +112,17 @@ class Content:
         return [name for name in names if name in compared]
 
 
-def assemble(sweep: Mapping[str, Any], results: pd.DataFrame) -> Content:
+def assemble(
+    sweep: Mapping[str, Any],
+    results: pd.DataFrame,
+    findings: pd.DataFrame | None = None,
+) -> Content:
     """Analyse a sweep's results, however many there are.
 
     Args:
         sweep: `name`, `spec`, `reference` (display name or None), `margin`, `states` (evaluations by state).
         results: The view `results` of that sweep.
+        findings: The view `findings` of it.
 
     Raises:
         AnalysisError: When the reference is no router of the sweep or may not be one.
@@ -121,15 +137,31 @@ def assemble(sweep: Mapping[str, Any], results: pd.DataFrame) -> Content:
     cut = panels(results, spec)
     full = {id(panel) for panel in full_size(cut)}
     comparisons = compare_to_reference(results, reference, margin=margin, spec=spec) if reference else []
+    # Permuted embeddings are the doses of one experiment, not encoders that more could be said across.
+    whole = results[results["encoder"].map(dose).isna()]
+    across = across_parts(whole, reference, margin=margin, spec=spec)
+    said = (verdict_sentence(comparisons, reference), across_sentence([row for part in across for row in part.rows]))
+    labels = label_tables(whole, reference, delta=margin, spec=spec)
+    settlements = settle(
+        whole,
+        reference=reference,
+        margin=margin,
+        spec=spec,
+        comparisons=comparisons,
+        across=[row for part in across for row in part.rows],
+    )
+    rows = claims(whole, reference=reference, spec=spec, comparisons=comparisons, labels=labels, findings=findings)
     return Content(
         name=str(sweep["name"]),
         reference=named,
         margin=margin,
-        sentence=f"Nothing was compared: {named} has no result."
-        if waiting
-        else verdict_sentence(comparisons, reference),
+        sentence=f"Nothing was compared: {named} has no result." if waiting else " ".join(filter(None, said)),
         limits=tuple(lacking),
+        across=across,
         panels=tuple(_panel_content(panel, comparisons, reference, is_full=id(panel) in full) for panel in cut),
+        labels=tuple(labels),
+        settlements=tuple(settlements),
+        claims=tuple(rows) if settlements else (),
     )
 
 

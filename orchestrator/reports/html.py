@@ -11,9 +11,9 @@ import pandas as pd
 import yaml
 
 from orchestrator.analysis.verdicts import INTERVAL_SPLITS, VERDICT_SPLITS, Kind
-from orchestrator.reports import words
-from orchestrator.reports.charts import Chart
-from orchestrator.reports.content import METRIC_TITLES, Content, PanelContent, assemble
+from orchestrator.reports import across, settling, words
+from orchestrator.reports.charts import Chart, Ladder
+from orchestrator.reports.content import Content, PanelContent, assemble
 from orchestrator.reports.evidence import Frames, benchmark_charts, shift_charts
 from orchestrator.reports.figures import ForestFigure, FrontierFigure, forest_figure, frontier_figure
 
@@ -45,6 +45,20 @@ class Section:
     charts: tuple[Chart, ...]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AcrossView:
+    """What is said across suites under one encoder and formulation."""
+
+    title: str
+    reference: str | None
+    head: tuple[str, ...]
+    #: Cells of each comparison and its verdict.
+    rows: tuple[tuple[tuple[str, ...], Kind], ...]
+    notes: tuple[str, ...]
+    ladder: Ladder | None
+    method: str = across.METHOD
+
+
 def render(sweep: Mapping[str, Any], frames: Frames, content: Content | None = None) -> str:
     """Lay a sweep's report out as HTML: no script, no network, every name escaped, the same bytes for the same input.
 
@@ -59,7 +73,7 @@ def render(sweep: Mapping[str, Any], frames: Frames, content: Content | None = N
         AnalysisError: When the reference is no router of the sweep or may not be one.
     """
     results = frames.results
-    content = content or assemble(sweep, results)
+    content = content or assemble(sweep, results, frames.findings)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("orchestrator.reports"),
         autoescape=True,
@@ -75,18 +89,38 @@ def render(sweep: Mapping[str, Any], frames: Frames, content: Content | None = N
         sweep=sweep,
         content=content,
         sections=_sections(content, frames),
+        across=[_across_view(part, content.reference) for part in content.across],
         shifts=shift_charts(results),
+        heads={"labels": settling.LABELS_HEAD, "settle": settling.SETTLE_HEAD},
+        first_labels=settling.first_tables(content.labels),
+        labels_title=settling.labels_title,
+        labels_rows=settling.labels_rows,
+        judged_rows=settling.judged_rows,
+        claim_rows=settling.claim_rows,
+        claim_charts=list(settling.claim_charts(content.claims)),
         environments=[list(_facts(environment)) for environment in sweep.get("environments") or ()],
         spec=yaml.safe_dump(sweep.get("spec") or {}, sort_keys=False, allow_unicode=True),
         protocol=list(_facts((sweep.get("spec") or {}).get("protocol") or {})),
         skipped=words.skipped_lines(sweep.get("skipped") or ()),
         seeds=sorted(int(seed) for seed in results["seed"].unique()),
         n_results=len(results),
-        metric_titles=METRIC_TITLES,
+        metric_titles=words.METRIC_TITLES,
         glyphs=words.GLYPHS,
         kinds=Kind,
         interval_splits=INTERVAL_SPLITS,
         verdict_splits=VERDICT_SPLITS,
+    )
+
+
+def _across_view(part: across.AcrossPart, reference: str | None) -> AcrossView:
+    head, cells = across.table(part)
+    return AcrossView(
+        title=part.title,
+        reference=reference,
+        head=tuple(head),
+        rows=tuple((tuple(own), row.kind) for own, row in zip(cells, part.judged, strict=True)),
+        notes=(*across.notes(part.rows), *across.rank_notes(part.ranks)),
+        ladder=across.ladder_chart(part),
     )
 
 

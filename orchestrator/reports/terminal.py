@@ -13,30 +13,51 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.analysis.across import AcrossSuites
+from orchestrator.analysis.across_sentences import clause
 from orchestrator.analysis.comparisons import Comparison
+from orchestrator.analysis.readings import Reading, reading_notes
 from orchestrator.analysis.sentences import comparison_sentence, points
 from orchestrator.analysis.verdicts import Kind
-from orchestrator.reports.content import METRIC_TITLES, Content, PanelContent, assemble
-from orchestrator.reports.words import GLYPHS, NOTHING, difference, interval, number, p, skipped_lines, spread
+from orchestrator.reports import across
+from orchestrator.reports.across import AcrossPart
+from orchestrator.reports.content import Content, PanelContent, assemble
+from orchestrator.reports.settling import LABELS_HEAD, SETTLE_HEAD, claim_rows, labels_rows, labels_title
+from orchestrator.reports.words import (
+    GLYPHS,
+    METRIC_TITLES,
+    NOTHING,
+    difference,
+    interval,
+    number,
+    p,
+    skipped_lines,
+    spread,
+)
 
 _STYLES = {Kind.BETTER: "bold blue", Kind.WORSE: "yellow", Kind.EQUIVALENT: "cyan"}
 
 
 def print_report(
-    console: Console, sweep: Mapping[str, Any], results: pd.DataFrame, content: Content | None = None
+    console: Console,
+    sweep: Mapping[str, Any],
+    results: pd.DataFrame,
+    findings: pd.DataFrame | None = None,
+    content: Content | None = None,
 ) -> None:
-    """Print every leaderboard with its comparison table, then the sentence.
+    """Print every leaderboard with its comparison table, label counts, what would settle it, then the sentence.
 
     Args:
         console: Where to.
         sweep: `name`, `spec`, `reference`, `margin`.
         results: The view `results` of that sweep.
+        findings: The view `findings` of it.
         content: What `assemble` makes of both, if it is there already.
 
     Raises:
         AnalysisError: When the reference is no router of the sweep or may not be one.
     """
-    content = content or assemble(sweep, results)
+    content = content or assemble(sweep, results, findings)
     dosed = sum(panel.is_dosed for panel in content.panels)
     for panel in content.panels:
         if panel.is_dosed:
@@ -51,12 +72,76 @@ def print_report(
         console.print(
             Padding(Text(f"{dosed} panels of permuted embeddings are on the page and in the CSV.", "dim"), (0, 1))
         )
+    print_across(console, content.across, content.reference)
+    for labels in content.labels:
+        console.print()
+        console.print(_grid(f"{LABELS_HEAD} {labels_title(labels)}", labels_rows(labels)))
+    if content.settlements:
+        console.print()
+        console.print(Padding(Text(f"{SETTLE_HEAD}: {content.settlements[0].sentence}"), (0, 1)))
+    if any(claim.measured for claim in content.claims):
+        console.print()
+        console.print(_grid("The paper's other claims", claim_rows([c for c in content.claims if c.measured])))
     for line in skipped_lines(sweep.get("skipped") or ()):
         console.print(Padding(Text(line, style="dim"), (0, 1)))
     console.print()
     for line in content.limits:
         console.print(Padding(Text(line), (0, 1)))
     console.print(Padding(Text(content.sentence, style="bold"), (0, 1)))
+
+
+def print_across(console: Console, parts: Sequence[AcrossPart], reference: str | None) -> None:
+    """Print the primary family across suites, what it leaves out, and the ranks; the rest is on the page."""
+    for part in parts[:1]:
+        head, rows = across.table(part)
+        if rows:
+            shown = [i for i, name in enumerate(head) if name not in across.DETAILS]
+            title = f"across suites, {part.title}: difference to {reference}"
+            console.print(_text_table(title, [head[i] for i in shown], [[row[i] for i in shown] for row in rows]))
+        for note in across.notes(part.rows) + across.rank_notes(part.ranks):
+            console.print(Padding(Text(note, style="dim"), (0, 1)))
+    if len(parts) > 1:
+        rest = ", ".join(part.title.removesuffix(": exploratory") for part in parts[1:])
+        console.print(Padding(Text(f"Exploratory, on the page and in the CSV: {rest}.", style="dim"), (0, 1)))
+
+
+def print_pair_across(console: Console, rows: Sequence[AcrossSuites]) -> None:
+    """Print one pair's comparisons across suites and their sentences."""
+    if not rows:
+        return
+    title = f"{rows[0].candidate} − {rows[0].reference} across suites: one pair, exploratory"
+    console.print()
+    console.print(_text_table(title, *across.pair_table(rows)))
+    for note in [across.METHOD, *across.notes(rows)]:
+        console.print(Padding(Text(note, style="dim"), (0, 1)))
+    for row in rows:
+        if row.effect and row.metric in ("auc", "utility_mean"):
+            encoder = f" with {row.encoder}" if row.encoder else ""
+            console.print(Padding(Text(f"Across {row.n_suites} suites{encoder}, {clause(row)}."), (0, 1)))
+
+
+def print_readings(console: Console, readings: Sequence[Reading]) -> None:
+    """Print how likely each difference of a pair is, and how it varies over queries; no verdict rests on either."""
+    margin = readings[0].row.margin
+    table = _table("two more readings of the same differences; no verdict rests on them")
+    for head in ("benchmark", "encoder", "metric"):
+        table.add_column(head)
+    for head in ("P(better)", f"P(within ±{margin:g})", "P(worse)", "bootstrap ± sd", "bootstrap 95 %"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for reading in readings:
+        row, chances, drawn = reading.row, reading.posterior, reading.bootstrap
+        encoder = f"{row.encoder or NOTHING}{'' if row.formulation == 'utility' else f', {row.formulation}'}"
+        table.add_row(
+            Text(row.benchmark), Text(encoder), METRIC_TITLES[row.metric],
+            *(number(x, 3) for x in (chances.better, chances.rope, chances.worse))
+            if chances else (NOTHING,) * 3,
+            f"{difference(drawn.estimate)} ± {drawn.sd:.2f}" if drawn else NOTHING,
+            interval(drawn.ci95 if drawn else None),
+        )  # fmt: skip
+    console.print()
+    console.print(table)
+    for line in reading_notes(readings):
+        console.print(Padding(Text(line, style="dim"), (0, 1)))
 
 
 def print_comparisons(console: Console, rows: Sequence[Comparison]) -> None:
@@ -132,6 +217,26 @@ def verdict(row: Comparison) -> Text:
     if row.cannot_show_equivalence and row.kind in (Kind.INCONCLUSIVE, Kind.NOT_WORSE):
         text.append("; cannot show equivalence", style="dim")
     return text
+
+
+def _grid(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    table = _table(title)
+    for head in rows[0]:
+        table.add_column(head)
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _text_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of plain text whose first column and verdict are words, the others numbers."""
+    table = _table(title)
+    for i, name in enumerate(head):
+        words = i == 0 or name.lower() in ("verdict", "metric")
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words, min_width=12 if words else None)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _table(title: str) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median_low
@@ -10,8 +11,19 @@ from typing import Any
 from orchestrator.analysis.sentences import signed
 from orchestrator.analysis.verdicts import Kind
 
+#: A number by itself, not part of a name.
+_NUMBER = re.compile(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w-])")
+
 #: What stands where there is no number.
 NOTHING = "–"
+
+#: Column heads of the metrics.
+METRIC_TITLES: Mapping[str, str] = {
+    "auc": "AUC",
+    "auc_path": "AUC path",
+    "auc_rel": "AUC rel",
+    "utility_mean": "Utility",
+}
 
 #: A sign for each verdict, so that colour is never the only difference.
 GLYPHS: Mapping[Kind, str] = {
@@ -42,9 +54,9 @@ def spread(mean: float | None, sd: float | None) -> str:
     return number(mean) if sd is None else f"{number(mean)} ± {number(sd)}"
 
 
-def interval(bounds: tuple[float, float] | None) -> str:
+def interval(bounds: tuple[float, float] | None, digits: int = 2) -> str:
     """Both ends with their signs."""
-    return NOTHING if bounds is None else f"{signed(bounds[0])}, {signed(bounds[1])}"
+    return NOTHING if bounds is None else f"{signed(bounds[0], digits)}, {signed(bounds[1], digits)}"
 
 
 def p(value: float | None) -> str:
@@ -74,17 +86,27 @@ def _value(value: Any) -> str:
 
 
 def skipped_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was not computed by definition, a line per router and reason.
+    """What was not computed by definition, a line per router and kind of reason.
+
+    Reasons of a kind differ in numbers alone, as "k = 100 is above the 29 queries" does at every training size and
+    split: their range is said once.
 
     Args:
         rows: `benchmark, encoder, router, reason, n` of the skipped units.
     """
-    units: Counter[tuple[str, str]] = Counter()
-    benchmarks: dict[tuple[str, str], dict[str, None]] = {}
+    kinds: dict[tuple[str, tuple[str, ...]], list[Mapping[str, Any]]] = {}
     for row in rows:
-        units[row["router"], row["reason"]] += row["n"]
-        benchmarks.setdefault((row["router"], row["reason"]), {}).setdefault(row["benchmark"])
-    return [
-        f"{router} on {', '.join(benchmarks[router, reason])}: skipped, {reason} ({n} unit{'' if n == 1 else 's'})"
-        for (router, reason), n in units.items()
-    ]
+        kinds.setdefault((row["router"], tuple(_NUMBER.split(row["reason"]))), []).append(row)
+    lines = []
+    for (router, words), own in kinds.items():
+        benchmarks = dict.fromkeys(row["benchmark"] for row in own)
+        numbers = zip(*(_NUMBER.findall(row["reason"]) for row in own), strict=True)
+        reason = words[0] + "".join(_span(found) + word for found, word in zip(numbers, words[1:], strict=True))
+        n = sum(row["n"] for row in own)
+        lines.append(f"{router} on {', '.join(benchmarks)}: skipped, {reason} ({n} unit{'' if n == 1 else 's'})")
+    return lines
+
+
+def _span(numbers: Sequence[str]) -> str:
+    low, high = min(numbers, key=float), max(numbers, key=float)
+    return low if low == high else f"{low} to {high}"

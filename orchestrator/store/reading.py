@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from sqlalchemy import exc, text
 
@@ -112,6 +114,23 @@ def hulls_frame(session: Session, sweep: str) -> pd.DataFrame:
     )
     frame["on_hull"] = frame["on_hull"].astype(bool)
     return frame
+
+
+def bootstrap_areas(session: Session, sweep: str, routers: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+    """`auc_path` x 100 on every resample of the test groups, by key of the unit, for some routers of a sweep.
+
+    Units that stored none (selection, `bootstrap: 0`) are left out. NaN where a draw has no test query. [bootstrap]
+    """
+    among, bound = session.among("r", list(routers))
+    rows = session.rows(
+        f"""SELECT u.key, u.bootstrap FROM unit u
+            WHERE u.state = 'done' AND u.bootstrap IS NOT NULL AND u.id IN (
+                SELECT su.unit_id FROM sweep_unit su JOIN sweep s ON s.id = su.sweep_id
+                WHERE s.name = :s AND su.router {among})""",
+        s=sweep,
+        **bound,
+    )
+    return {row["key"]: np.frombuffer(row["bootstrap"], dtype="<f8") for row in rows}
 
 
 def findings_frame(session: Session, sweep: str) -> pd.DataFrame:

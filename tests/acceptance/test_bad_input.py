@@ -223,6 +223,24 @@ def test_an_import_that_cannot_be(cli: Any, tiny: Path, arguments: list[str], wo
     assert listing(tiny.parent) == before
 
 
+def test_hostile_names_of_an_import_are_shown_as_text(cli: Any, folder: Path) -> None:
+    """No escape sequence reaches the terminal and no markup is followed; for pages see test_reports.py."""
+    name = "<script>alert(1)</script>[red]\x1b[2J"
+    (folder / "MMR_Bench.csv").write_text(
+        f"dataset_idx,question,{name}_correct,{name}_cost,b_correct,b_cost,{name}c_correct\n"
+        + "".join(f"MMStar_{i},{name} {i},{i % 2},1,{i % 3 % 2},2,1\n" for i in range(8))
+    )
+    ended = cli("benchmarks", "import", "MMR_Bench.csv", "--name", "hostile")
+    assert ended.code == 0, ended.err
+    shown = "<script>alert(1)</script>[red]\\x1b[2J"
+    assert f"left out, 1 x a model without a column of costs: {shown}c" in ended.out
+    described = cli("benchmarks", "describe", "hostile")
+    assert shown in "".join(described.out.split())
+    refusal = cli("benchmarks", "import", "MMR_Bench.csv", "--name", "other", "--embed", name)
+    assert shown in refused(refusal, "no field", "to embed")
+    assert "\x1b" not in ended.out + described.out + refusal.err
+
+
 def test_an_import_is_not_replaced_unasked_nor_lost_by_a_failing_one(cli: Any, tiny: Path) -> None:
     assert cli("benchmarks", "import", "tiny", "--name", "mine").code == 0
     kept = (tiny.parent / ".roadtest/benchmarks/mine/queries.parquet").read_bytes()

@@ -25,6 +25,7 @@ from orchestrator.environment import facts
 from orchestrator.executors.base import Context, Shard, Unit, UnitOutcome
 from orchestrator.executors.ray import RayExecutor
 from orchestrator.plan import PlannedUnit
+from orchestrator.shards import Pace
 from orchestrator.store import Store, open_store, registry
 from orchestrator.sweep import Resources
 from tests.postgres import NoPostgresError, postgres_server
@@ -58,7 +59,10 @@ class NullContext:
         return EvaluateResult(key=unit.key, n_train=1, n_validation=1, n_test=1, metrics={"auc": 0.0}, seconds=took)
 
 
-def run_units(url: str, name: str, n_units: int, work: Work = "nothing", seconds: float = 0.0) -> dict[str, float]:
+def run_units(
+    url: str, name: str, n_units: int, work: Work = "nothing", seconds: float = 0.0, *,
+    workers: int = WORKERS, pace: Pace | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Plan, enlist and work off one sweep of such units; seconds of each part."""
     begin = time.perf_counter()
     plan = tiny_plan(name, n_units)
@@ -72,9 +76,9 @@ def run_units(url: str, name: str, n_units: int, work: Work = "nothing", seconds
     def context(_store: Store, _planned: PlannedUnit, _artifacts: str) -> tuple[Context, str | None]:
         return NullContext(work, seconds), None
 
-    executor = RayExecutor(WORKERS, address=None, resources=Resources())
+    executor = RayExecutor(workers, address=None, resources=Resources())
     try:
-        warm_up(executor)
+        warm_up(executor, workers)
         started = time.perf_counter()
         coordinator = Coordinator(
             store=store,
@@ -84,6 +88,7 @@ def run_units(url: str, name: str, n_units: int, work: Work = "nothing", seconds
             artifacts=str(store.home),
             environment_id=environment_id,
             make_context=context,
+            pace=pace or Pace(),
         )
         counts = coordinator.run()
         ended = time.perf_counter()
@@ -101,13 +106,13 @@ def run_units(url: str, name: str, n_units: int, work: Work = "nothing", seconds
     }
 
 
-def warm_up(executor: RayExecutor) -> None:
+def warm_up(executor: RayExecutor, workers: int) -> None:
     """Start the workers: Ray's start is not what is measured."""
     executor.share("warm", NullContext("wait", 0.5))
     unit = tiny_plan("warm", 1).units[0].unit
-    for i in range(WORKERS):
+    for i in range(workers):
         executor.submit(Shard(id=-1 - i, stage="evaluate", context="warm", units=(unit,), seconds=60))
-    left = WORKERS
+    left = workers
     while left:
         left -= len(executor.wait(1.0))
 

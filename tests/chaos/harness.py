@@ -439,15 +439,18 @@ class Cluster:
                 for _, stack in cluster.nodes:
                     stack.close()
 
-    def join(self) -> None:
-        """Add a node."""
+    def join(self, tries: int = 2) -> None:
+        """Add a node. Ray itself gives a node 30 s to be up, which on a busy machine may not do."""
         address = f"127.0.0.{self._next}"
         self._next += 1
         stack = ExitStack()
         try:
             node = stack.enter_context(joined(self.head, address, **self.variables))
         except (AssertionError, psutil.Error) as error:
-            self.problems.append(f"a node did not join: {error}")
+            if tries > 1:
+                self.join(tries - 1)
+            else:
+                self.problems.append(f"a node did not join: {error}")
             return
         self.nodes.append((node, stack))
 

@@ -627,6 +627,12 @@ class TestStoreContract:
         assert blobs == {np.array([1.0, np.nan]).astype("<f8").tobytes()}
         with bench.store.read() as session:
             frame = reading.frontier_frame(session, "s")
+            areas = reading.bootstrap_areas(session, "s", ["knn@3"])
+            assert reading.bootstrap_areas(session, "s", ["nobody"]) == {}
+        assert set(areas) == {
+            row["key"] for row in bench.rows("SELECT u.key FROM unit u WHERE u.router = 'knn' AND u.kind = 'evaluate'")
+        }
+        assert all(np.array_equal(own, [1.0, np.nan], equal_nan=True) for own in areas.values())
         assert frame[frame["seed"] == 0].groupby("position")[["cost", "score"]].first().to_numpy().tolist() == [
             [0.25, 0.5], [0.5, 0.75]
         ]  # fmt: skip

@@ -55,6 +55,8 @@ def test_a_notebook_runs_a_sweep_and_reads_it(
     [row] = pair[pair["metric"] == "auc"].to_dict("records")
     assert (row["candidate"], row["reference"], row["n_splits"]) == ("knn@5", "zero-router", 10)
     assert row["difference"] == pytest.approx(difference, abs=1e-9)
+    assert row["p_better"] + row["p_rope"] + row["p_worse"] == pytest.approx(1)
+    assert roadtest.across_suites("knn@5", "zero-router").empty  # one suite
 
     counted = roadtest.query("SELECT count(*) AS n FROM decisions")
     assert counted["n"].tolist() == [3 * int(frame["n_test"].sum())]

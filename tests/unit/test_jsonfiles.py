@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +99,40 @@ def test_an_object_file_holds_an_object(tmp_path: Path) -> None:
     for content in ("{1: 2}", '{"a" 1}', "[]", '{"a": 1'):
         with pytest.raises(BenchmarkError, match="not usable JSON"):
             list(read_members(file(tmp_path, content), "samples"))
+
+
+def peak(read: Callable[[Path], Iterable[Any]], path: Path) -> int:
+    """Bytes that reading a file takes at most, when nothing is kept."""
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read(path)) > 0
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("read", "begin", "between", "end"),
+    [
+        (read_lines, "", "\n", "\n"),
+        (read_records, "", "\n", "\n"),
+        (read_items, "[", ",\n", "]"),
+        (read_records, "[", ",", "]"),
+        (lambda path: read_members(path, "all"), '{"all": [', ",", "]}"),
+    ],
+    ids=["lines", "records of lines", "items", "records of an array", "members"],
+)
+def test_memory_does_not_grow_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Any, begin: str, between: str, end: str
+) -> None:
+    """The peak for 25 times as many records is the same but for a fifth; of what is kept it would be 25 times."""
+    monkeypatch.setattr(jsonfiles, "_CHUNK", 4096)
+    record = json.dumps({"text": "x" * 1000, "score": 1.5})
+
+    def write(n: int) -> Path:
+        return file(tmp_path, begin + between.join([record] * n) + end, f"{n}.json")
+
+    small, large = write(40), write(1000)
+    peak(read, small)  # what Python sets up once
+    assert peak(read, large) < 1.2 * peak(read, small)
+    assert peak(lambda path: list(read(path)), large) > 5 * peak(read, small), "so that the measure can tell"

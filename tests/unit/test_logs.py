@@ -165,6 +165,64 @@ def test_hostile_text_is_kept_and_can_be_written(tmp_path: Path) -> None:
     json.dumps(b.meta)
 
 
+def test_hostile_text_in_the_report_of_the_join_can_be_written(tmp_path: Path) -> None:
+    """NUL and lone surrogates, which no file or database takes, go from every text; others are kept as they are."""
+    hostile, clean = "<b>\x1b[2J\x07\0\ud800", "<b>\x1b[2J\x07\ufffd\ufffd"
+
+    class Telling(LogFormat):
+        name, summary, verified = "telling", "", ""
+
+        @classmethod
+        def recognises(cls, path: Path) -> bool:
+            return True
+
+        def answers(self, path: Path, options: ReadOptions, notes: Notes) -> Iterator[Answer]:
+            notes.left_out(hostile, hostile)
+            notes.flag(hostile + "!", hostile)
+            notes.choose(hostile, hostile)
+            notes.fact(hostile, hostile)
+            notes.prices = Prices(source=hostile, table={"a": Price(input=1, output=1)})
+            yield answer("q", hostile, task=hostile, cost=0.1)
+            yield answer("q", "a", task=hostile)
+            yield answer("p", "a", task=hostile)
+
+    b = read_logs(tmp_path, Telling, name="x", options=ReadOptions())
+    join = b.meta["join"]
+    assert join["left_out"] == {clean: {"n": 1, "such_as": [clean]}}
+    assert join["flagged"] == {clean + "!": {"n": 1, "such_as": [clean]}}
+    assert join["chosen"] == {clean: clean}
+    assert join["facts"] == {clean: [clean]}
+    assert join["not_by_all"] == [f"{clean}/p"]
+    assert join["prices"].startswith(f"{clean}, else ")
+    json.dumps(join, ensure_ascii=False).encode()
+    save_tables(b, tmp_path / "saved")
+    assert load_tables(tmp_path / "saved", name="x").meta["join"] == join
+
+
+def test_prices_that_a_log_brings_are_below_the_users_and_the_pools() -> None:
+    own = Prices(source="own", table={name: Price(input=3, output=3) for name in ("a", "b", "gpt-4")})
+
+    class Priced(LogFormat):
+        name, summary, verified = "priced", "", ""
+
+        @classmethod
+        def recognises(cls, path: Path) -> bool:
+            return True
+
+        def answers(self, path: Path, options: ReadOptions, notes: Notes) -> Iterator[Answer]:
+            notes.prices = own
+            yield from (answer("q", model) for model in own.table)
+
+    def prices(**options: Any) -> dict[str, float | None]:
+        found = read_logs(Path("log"), Priced, name="x", options=ReadOptions(**options))
+        return {model.name: model.price_in for model in found.models}
+
+    assert prices() == {"a": 3, "b": 3, "gpt-4": 3}
+    assert prices(prices=Prices(source="mine", table={"b": Price(input=5, output=5)})) == {"a": 3, "b": 5, "gpt-4": 3}
+    pool = Pool(name="p", prices={"a": Price(input=7, output=7), "b": Price(input=8, output=8)})
+    assert prices(pool=pool) == {"a": 7, "b": 8}
+
+
 def test_an_import_keeps_responses_tokens_and_the_report(tmp_path: Path) -> None:
     b = joined(answer("p", response="one"), answer("q", "b", response=None))
     save_tables(b, tmp_path / "saved")

@@ -35,6 +35,8 @@ def network(weights, model):
     linears = []
     for layer in range(3):
         weight, bias = weights[f"weight{layer}"], weights[f"bias{layer}"]
+        if layer == 0:
+            weight = weight.transpose(1, 0, 2)
         linear = torch.nn.Linear(weight.shape[1], weight.shape[2])
         linear.weight.data = torch.from_numpy(weight[model].T.copy())
         linear.bias.data = torch.from_numpy(bias[model, 0].copy())
@@ -108,11 +110,11 @@ def test_layers_and_widths_are_as_asked(random_sides):
     train, _ = random_sides()
     weights = MLP(hidden=9, depth=4, epochs=3).fit(train, rng()).weights_
     # Widths are rounded up to 16 with units that stay at zero.
-    assert [weights[f"weight{i}"].shape for i in range(4)] == [(4, 6, 16), (4, 16, 16), (4, 16, 16), (4, 16, 2)]
+    assert [weights[f"weight{i}"].shape for i in range(4)] == [(6, 4, 16), (4, 16, 16), (4, 16, 16), (4, 16, 2)]
     assert not weights["weight1"][:, 9:].any() and not weights["weight1"][:, :, 9:].any()
     assert weights["weight1"][:, :9, :9].all() and not weights["bias0"][:, :, 9:].any()
     assert {k: v.shape for k, v in MLP(depth=1, epochs=1).fit(train, rng()).weights_.items()} == {
-        "weight0": (4, 6, 2),
+        "weight0": (6, 4, 2),
         "bias0": (4, 1, 2),
     }
 

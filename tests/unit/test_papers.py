@@ -46,7 +46,7 @@ def test_tables_hold_the_leaderboard_and_the_comparisons(content: Content) -> No
 def test_markdown_has_a_row_for_each_router_and_takes_no_markup_from_names(content: Content) -> None:
     text = markdown(content)
     assert "<script" not in re.sub(r"\\<", "", text)
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = [line for line in text[: text.index("What would settle it")].splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + 3
     assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1  # as many cells in each
     assert "worse" in text
@@ -58,7 +58,7 @@ def test_latex_takes_no_command_from_names(content: Content) -> None:
     assert r"\textbackslash{}input\{x\}" in text
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
     assert body.count(r"\\") == 3
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2  # and the paper's claims
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")

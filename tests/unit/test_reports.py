@@ -256,7 +256,7 @@ def test_many_benchmarks_stay_small() -> None:
     study = make_study(*(f"mmlu-pro/subject {i}" for i in range(15)))
     page = page_of(study.sweep, study.results, study.frontier, study.models)
     assert len(page.encode()) < 5_000_000
-    assert page.count("<section") == 17
+    assert page.count("<section") == 18
 
 
 @pytest.mark.parametrize("formulation", ["utility", "selection"])
@@ -373,4 +373,21 @@ def test_what_was_skipped_is_said_once_for_each_router_and_reason():
     assert skipped_lines(rows) == [
         "fusion on a, b: skipped, needs response (4 units)",
         "<x> on a: skipped, needs task (1 unit)",
+    ]
+
+
+def test_reasons_that_differ_in_numbers_alone_are_one_line():
+    above = "k = {} is above the {} queries of the training side; lower k."
+    rows = [
+        {"router": "knn@100", "benchmark": benchmark, "encoder": None, "reason": above.format(100, n), "n": 4}
+        for benchmark, n in (("a", 98), ("a", 9), ("b", 57))
+    ]
+    rows.append({"router": "knn@200", "benchmark": "a", "encoder": None, "reason": above.format(200, 150), "n": 1})
+    # A number in a name is a name: routers that lack different data lack them on two lines.
+    rows += [{"router": "x", "benchmark": "a", "encoder": None, "reason": f"needs top-{k}", "n": 1} for k in (1, 5)]
+    assert skipped_lines(rows) == [
+        "knn@100 on a, b: skipped, k = 100 is above the 9 to 98 queries of the training side; lower k. (12 units)",
+        "knn@200 on a: skipped, k = 200 is above the 150 queries of the training side; lower k. (1 unit)",
+        "x on a: skipped, needs top-1 (1 unit)",
+        "x on a: skipped, needs top-5 (1 unit)",
     ]

@@ -32,8 +32,8 @@ def sizes(backlog: Backlog, *, workers: int = 2) -> list[int]:
 def test_a_shard_holds_units_of_one_router_and_shrinks_towards_the_end() -> None:
     backlog = Backlog(PACE)
     backlog.extend(claimed(8, routers=2))
-    # Nothing is known of their duration: five at most, and never more than a worker's share of what is left.
-    assert sizes(backlog) == [4, 2, 1, 1, 4, 2, 1, 1]
+    # Nothing is known of their duration: five at most, and never more than a worker's share of all that is left.
+    assert sizes(backlog) == [5, 3, 4, 2, 1, 1]
 
 
 def test_a_shard_is_about_a_second_of_work() -> None:

@@ -471,8 +471,8 @@ def test_without_a_path_the_name_is_an_embedded_benchmark(monkeypatch: pytest.Mo
 def test_a_path_that_holds_no_benchmark_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="no such file or folder"):
         load_benchmark("x", path=tmp_path / "nowhere")
-    (tmp_path / "data.pkl").write_bytes(b"")
-    for path in (tmp_path, tmp_path / "data.pkl"):
+    (tmp_path / "data.bin").write_bytes(b"")
+    for path in (tmp_path, tmp_path / "data.bin"):
         with pytest.raises(BenchmarkError, match=r"no benchmark here\. Looked for .*queries.*RouterBench"):
             load_benchmark("x", path=path)
 

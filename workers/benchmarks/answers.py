@@ -72,6 +72,8 @@ class Notes:
     examples: dict[str, list[str]] = field(default_factory=dict)
     chosen: dict[str, str] = field(default_factory=dict)
     facts: dict[str, dict[str, None]] = field(default_factory=dict)
+    #: Prices that the log brings with it: below the user's and the pool's, above the dated table of this project.
+    prices: Prices | None = None
 
     def left_out(self, reason: str, example: str) -> None:
         """One answer or file was not used."""

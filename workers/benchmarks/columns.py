@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ MISSING = ("", "na", "n/a", "nan", "none", "null")
 
 #: A CSV row must fit into one block of the parser.
 _CSV_BLOCK_BYTES = 1 << 26
+#: Characters of one line of a CSV file's header.
+_MOST_HEADER = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,6 +151,15 @@ def read_columns(path: Path, wanted: Collection[str]) -> Columns:
         raise BenchmarkError(f"{path}: cannot be read ({error.strerror or _first_line(error)}).") from error
 
 
+def column_names(path: Path) -> tuple[str, ...]:
+    """The column names of a CSV or parquet file.
+
+    Raises:
+        BenchmarkError: The file is unreadable, empty, or names a column twice.
+    """
+    return csv_header(path) if path.suffix == ".csv" else read_columns(path, ()).names
+
+
 def csv_header(path: Path) -> tuple[str, ...]:
     """The column names of a CSV file.
 
@@ -156,7 +168,7 @@ def csv_header(path: Path) -> tuple[str, ...]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            names = tuple(next(csv.reader(file), ()))
+            names = tuple(next(csv.reader(bounded_lines(file, path, _MOST_HEADER)), ()))
     except OSError as error:
         raise BenchmarkError(f"{path}: cannot be read ({error.strerror}).") from error
     except (UnicodeError, csv.Error) as error:
@@ -164,6 +176,21 @@ def csv_header(path: Path) -> tuple[str, ...]:
     if not names:
         raise BenchmarkError(f"{path}: the file is empty; a header line is needed.")
     return _unique(path, names)
+
+
+def bounded_lines(file: TextIO, path: Path, most: int) -> Iterator[str]:
+    """Lines of a text file, each of at most so many characters.
+
+    Raises:
+        BenchmarkError: With the line that is longer, before it is held whole.
+    """
+    for number in count(1):
+        line = file.readline(most + 1)
+        if len(line) > most:
+            raise BenchmarkError(f"{path}, line {number}: over {most:,} characters; no line is so long.")
+        if not line:
+            return
+        yield line
 
 
 def _read_parquet(path: Path, wanted: Collection[str]) -> Columns:
@@ -233,9 +260,11 @@ def _json_text(name: str, value: Any) -> str | None:
 
 
 def _unique(path: Path, names: Sequence[str]) -> tuple[str, ...]:
-    for i, name in enumerate(names):
-        if name in names[:i]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
             raise BenchmarkError(f"{path}: the column {name!r} is there twice; rename one.")
+        seen.add(name)
     return tuple(names)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from workers.benchmarks.answers import Notes
+from workers.benchmarks.pictures import look
 from workers.errors import BenchmarkError
 
 _OUTPUT = "benchmark_output"
-_MOST_PICTURE = 1 << 26
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -88,21 +88,14 @@ class Pictures:
         plain, tail = location.replace("\\", "/"), _tail(location)
         absolute = Path(plain).is_absolute()
         for place in [Path(plain) if absolute else self._top / plain, *([self._output / tail] if tail else [])]:
-            try:
-                found = place.resolve()
-                inside = found.is_relative_to(self._top)
-                size = found.stat().st_size if inside and found.is_file() else None
-            except (OSError, ValueError, RuntimeError):  # a NUL, too long, links in a circle
-                continue
+            inside, found = look(place, self._top, at)
             if not inside and not (absolute and place == Path(plain)):
                 raise BenchmarkError(
                     f"{at}: its picture {location!r} leads out of {self._top}; put pictures inside, at the place below "
                     f"{self._output.name} that the run names."
                 )
-            if size is not None and size > _MOST_PICTURE:
-                raise BenchmarkError(f"{at}: its picture {found} is over {_MOST_PICTURE >> 20} MB; check what it is.")
-            if size is not None:
-                return str(found)
+            if found is not None:
+                return found
         reason = "a picture lies outside of the run's folders" if absolute and not tail else "a picture is not here"
         self._notes.flag(f"{reason}; the question is without it", f"{location[:200]!r} ({at})")
         return None

@@ -7,13 +7,17 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from workers.benchmarks.answers import ReadOptions
+from workers.benchmarks.columns import bounded_lines
 from workers.errors import BenchmarkError
 from workers.plugins import nearest
 
-#: Characters of one field of a CSV file.
+#: Characters of one field and of one line of a CSV file.
 _MOST = 1 << 25
+#: Characters of a value that a message shows.
+_SHOWN = 80
 
 
 def files_below(path: Path, pattern: str) -> list[Path]:
@@ -40,16 +44,33 @@ def option_error(path: Path, options: ReadOptions, scores: Sequence[str]) -> Ben
     return BenchmarkError(f"{path}: no score {wanted!r}; {nearest(wanted, list(scores))}")
 
 
+def number(value: Any, at: str) -> float | None:
+    """A number of a JSON record as a float, true and false as 1 and 0, None where there is none.
+
+    Raises:
+        BenchmarkError: Anything else stands there.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, int | float):
+        raise BenchmarkError(f"{at}: {repr(value)[:_SHOWN]} stands where a number belongs.")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise BenchmarkError(f"{at}: a number of {len(str(value))} digits is no score, cost or count.") from error
+
+
 def read_csv_rows(path: Path, *columns: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Places and rows of a CSV file, one at a time.
 
     Raises:
-        BenchmarkError: A column is missing, a row has another number of fields, a field is too long, or not UTF-8.
+        BenchmarkError: A column is missing, a row has another number of fields, a field or line is too long, or not
+            UTF-8.
     """
     csv.field_size_limit(min(_MOST, sys.maxsize))
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
+            rows = csv.DictReader(bounded_lines(file, path, _MOST), strict=True)
             missing = [column for column in columns if column not in (rows.fieldnames or ())]
             if missing:
                 raise BenchmarkError(

@@ -104,7 +104,7 @@ class Table:
             BenchmarkError: A model has no price, or the pool is not there.
         """
         members = match(self.options.pool, list(self.models), str(path)) if self.options.pool else None
-        prices = self._prices(members, path)
+        prices = self._prices(members, path, notes.prices)
         order = sorted(self.questions)
         place = np.empty(len(order), dtype=np.int64)
         place[[self.questions[key] for key in order]] = np.arange(len(order))
@@ -158,13 +158,14 @@ class Table:
             raise BenchmarkError(f"{answer.at}: no field {wanted!r} to embed; {nearest(wanted, fields)}")
         return answer.texts[wanted]
 
-    def _prices(self, members: Members | None, path: Path) -> dict[str, Price | None]:
-        """Each model's price: the user's, else the pool's, else ours."""
+    def _prices(self, members: Members | None, path: Path, own: Prices | None) -> dict[str, Price | None]:
+        """Each model's price: the user's, else the pool's, else the log's own, else ours."""
         found: dict[str, Price | None] = {}
         unpriced = []
         for model, answers in sorted(self.models.items()):
             price = self.options.prices.find(model) if self.options.prices else None
-            price = price or (members.price(model) if members else None) or Prices.default().find(model)
+            price = price or (members.price(model) if members else None)
+            price = price or (own.find(model) if own else None) or Prices.default().find(model)
             found[model] = price
             needed = np.isnan(answers.costs) & ~np.isnan(answers.scores)
             if price is None and needed.any() and (members is None or model in members.found):
@@ -215,7 +216,10 @@ class Table:
             costs["prices"] += int((~given).sum())
 
         def told(counts: Counter[str]) -> dict[str, Any]:
-            return {_clean(reason): {"n": n, "such_as": notes.examples[reason]} for reason, n in counts.items()}
+            return {
+                _clean(reason): {"n": n, "such_as": [_clean(example) for example in notes.examples[reason]]}
+                for reason, n in counts.items()
+            }
 
         return {
             "models": {
@@ -230,20 +234,21 @@ class Table:
             "without_output_tokens": {m: found.without_output for m, found in by_model.items() if found.without_output},
             "left_out": told(notes.counts),
             "flagged": told(notes.flags),
-            "chosen": dict(notes.chosen),
-            "facts": {what: list(values) for what, values in notes.facts.items()},
+            "chosen": {_clean(what): _clean(value) for what, value in notes.chosen.items()},
+            "facts": {_clean(what): [_clean(value) for value in values] for what, values in notes.facts.items()},
             "costs": {source: n for source, n in costs.items() if n},
-            "prices": self._price_sources(),
+            "prices": self._price_sources(notes.prices),
         }
 
-    def _price_sources(self) -> str:
+    def _price_sources(self, own: Prices | None) -> str:
         pool = self.options.pool
         sources = [
             self.options.prices.source if self.options.prices else "",
             f"pool {pool.name}" if pool else "",
+            own.source if own else "",
             Prices.default().source,
         ]
-        return ", else ".join(source for source in sources if source)
+        return _clean(", else ".join(source for source in sources if source))
 
 
 def _clean(text: str) -> str:

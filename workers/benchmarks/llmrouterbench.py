@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from workers.benchmarks.answers import Answer, Notes, ReadOptions
-from workers.benchmarks.identity import option_error
+from workers.benchmarks.identity import number, option_error
 from workers.benchmarks.jsonfiles import first_characters, read_members
 from workers.benchmarks.logs import LogFormat
 from workers.errors import BenchmarkError
@@ -67,7 +67,7 @@ def _records(file: Path, task: str, model: str, notes: Notes) -> Iterator[Answer
         if not isinstance(value, dict) or "index" not in value:
             raise BenchmarkError(f"{at}: no record of LLMRouterBench: index is missing.")
         question = _text(value.get("origin_query")) or _text(value.get("prompt"))
-        score = _number(value.get("score"), at)
+        score = number(value.get("score"), at)
         answers.append(
             Answer(
                 query=str(value["index"]),
@@ -75,9 +75,9 @@ def _records(file: Path, task: str, model: str, notes: Notes) -> Iterator[Answer
                 model=model,
                 prompt=question,
                 score=score,
-                cost=_number(value.get("cost"), at),
-                input_tokens=_number(value.get("prompt_tokens"), at),
-                output_tokens=_number(value.get("completion_tokens"), at),
+                cost=number(value.get("cost"), at),
+                input_tokens=number(value.get("prompt_tokens"), at),
+                output_tokens=number(value.get("completion_tokens"), at),
                 response=value["raw_output"] if isinstance(value.get("raw_output"), str) else None,
                 at=at,
             )
@@ -93,11 +93,3 @@ def _text(value: Any) -> str:
         parts = [part.get("content") if isinstance(part, dict) else part for part in value]
         return "\n".join(part for part in parts if isinstance(part, str))
     return value if isinstance(value, str) else ""
-
-
-def _number(value: Any, at: str) -> float | None:
-    if value is None:
-        return None
-    if not isinstance(value, int | float):
-        raise BenchmarkError(f"{at}: {value!r} stands where a number belongs.")
-    return float(value)

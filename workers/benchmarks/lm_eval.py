@@ -6,7 +6,6 @@ the score is the row's own metric where that is a number.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from workers.benchmarks.answers import Answer, Notes, ReadOptions
+from workers.benchmarks.choices import options_of, with_options
 from workers.benchmarks.jsonfiles import read_records
 from workers.benchmarks.lm_eval_runs import Run, find_runs, is_run
 from workers.benchmarks.logs import LogFormat
@@ -272,20 +272,7 @@ def _texts(doc: Any) -> dict[str, str]:
     question = next((doc[key] for key in _QUESTIONS if isinstance(doc.get(key), str)), None)
     if question is not None:
         narrative = doc.get("narrative")
-        options = next((found for key in ("options", "choices") if (found := _options(doc.get(key)))), [])
-        lettered = [f"{chr(65 + i)}. {option}" for i, option in enumerate(options[:26])]
-        parts = [narrative] if isinstance(narrative, str) else []
-        fields["question"] = "\n".join([*parts, question, *lettered])
+        options = next((found for key in ("options", "choices") if (found := options_of(doc.get(key)))), [])
+        whole = f"{narrative}\n{question}" if isinstance(narrative, str) else question
+        fields["question"] = with_options(whole, options)
     return fields
-
-
-def _options(value: Any) -> list[str]:
-    """Choices of a document: a list, a mapping with their `text`, or a Python list as text."""
-    if isinstance(value, dict):
-        value = value.get("text")
-    if isinstance(value, str) and value.startswith("[") and len(value) < 1 << 20:
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return []
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from workers.benchmarks.base import Benchmark, embedded_sources
-from workers.benchmarks.columns import csv_header
+from workers.benchmarks.columns import column_names
 from workers.benchmarks.logs import ReadOptions, find_format, log_formats, read_logs
 from workers.benchmarks.pools import find_pool, keep_pool, match, reprice
 from workers.benchmarks.prices import Prices
-from workers.benchmarks.routerbench import load_routerbench, models_of
+from workers.benchmarks.routerbench import KINDS, load_routerbench, models_of, wide_files
 from workers.benchmarks.tables import find_table, load_tables
 from workers.errors import BenchmarkError
 from workers.plugins import nearest
@@ -18,7 +18,8 @@ from workers.plugins import nearest
 #: Layouts that are no logs, by the name that `--format` knows them by; what they are.
 LAYOUTS = {
     "tables": "a folder with queries.* and outcomes.* (parquet, csv or jsonl)",
-    "routerbench-csv": "RouterBench's wide layout, a .csv or a folder of them",
+    "routerbench-csv": "RouterBench's wide layout, a .csv or .parquet or a folder of them",
+    "routerbench-pickle": "the same as a pickled data frame, read without running it",
 }
 
 
@@ -71,7 +72,7 @@ def load_benchmark(
     if layout == "tables":
         _refuse(str(path), options)
         return _at_prices(load_tables(path, name=name, embed=embed, score=score or "score"), options)
-    if layout == "routerbench-csv":
+    if layout.startswith("routerbench-"):
         if score not in (None, "score"):
             raise BenchmarkError(f"{path}: no score {score!r}; RouterBench's wide layout has one score per model.")
         _refuse(str(path), options)
@@ -87,23 +88,25 @@ def _layout(path: Path, format: str | None) -> str:
         return format
     if path.is_dir() and (find_table(path, "queries") or find_table(path, "outcomes")):
         return "tables"
-    files = sorted(path.glob("*.csv")) if path.is_dir() else [path] if path.suffix == ".csv" else []
+    files = [file for file in wide_files(path) if file.suffix != ".pkl"]
     if any(models_of(_header(file)) for file in files):
         return "routerbench-csv"
     if (cls := find_format(path)) is not None:
         return cls.name
     if files:
         return "routerbench-csv"  # whose reader says what it looked for
+    if wide_files(path):
+        return "routerbench-pickle"
     logs = "; ".join(f"{name} ({cls.summary})" for name, cls in log_formats().items())
     raise BenchmarkError(
         f"{path}: no benchmark here. Looked for a folder with queries.* and outcomes.* (parquet, csv or jsonl), "
-        f"for a .csv file or a folder of them in RouterBench's wide layout, and for logs of {logs}."
+        f"for a {', '.join(KINDS)} file or a folder of them in RouterBench's wide layout, and for logs of {logs}."
     )
 
 
 def _header(file: Path) -> tuple[str, ...]:
     try:
-        return csv_header(file)
+        return column_names(file)
     except BenchmarkError:  # whoever reads it says so
         return ()
 

@@ -1,7 +1,7 @@
-"""How is RouterBench's wide CSV read? One row per sample; per model a score and a `<model>|total_cost` column.
+"""How is RouterBench's wide table read? One row per sample; per model a score and a `<model>|total_cost` column.
 
-The layout is that of Hu et al., "RouterBench" (arXiv 2403.12031, 2024). Some samples come as several rows, each with
-the outcomes of some models.
+The layout is that of Hu et al., "RouterBench" (arXiv 2403.12031, 2024): a pickled data frame upstream, elsewhere CSV or
+Parquet. Some samples come as several rows, each with the outcomes of some models.
 """
 
 from __future__ import annotations
@@ -15,30 +15,34 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.benchmarks.base import Benchmark, Floats, Model
-from workers.benchmarks.columns import Columns, csv_header, read_columns
+from workers.benchmarks.columns import Columns, column_names, read_columns
+from workers.benchmarks.pickles import read_frame
 from workers.errors import BenchmarkError
 
 _COST = "|total_cost"
 _RESPONSE = "|model_response"
 
+#: Kinds of files, by the end of their names.
+KINDS = (".csv", ".parquet", ".pkl")
+
 
 def load_routerbench(path: Path, *, name: str, embed: str = "prompt") -> Benchmark:
-    """Read one CSV or a folder of them in RouterBench's wide layout.
+    """Read one file, CSV, Parquet or pickle, or a folder of one of these kinds, in RouterBench's wide layout.
 
     Rows of one sample_id are merged cell by cell. A cost and an answer (`<model>|model_response`, where a file has it)
     belong to the score of their own row: where that is missing the model is not observed there.
 
     Args:
-        path: A CSV file, or a folder whose `*.csv` are all read.
+        path: A file, or a folder whose files are all read.
         name: Name of the source.
         embed: Column that encoders see.
 
     Raises:
         BenchmarkError: With the file, row and column at fault, or with the rows that contradict each other.
     """
-    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    files = wide_files(path)
     if not files:
-        raise BenchmarkError(f"{path}: no CSV file in this folder; RouterBench's wide layout is looked for.")
+        raise BenchmarkError(f"{path}: no file of {', '.join(KINDS)} here; RouterBench's wide layout is looked for.")
     tables = [_read(file, embed) for file in files]
     models = sorted({model for table in tables for model in models_of(table.names)})
     ids = [sample for table in tables for sample in table.ids("sample_id").to_pylist()]
@@ -69,6 +73,13 @@ def load_routerbench(path: Path, *, name: str, embed: str = "prompt") -> Benchma
     )
 
 
+def wide_files(path: Path) -> list[Path]:
+    """The file, or all of a folder's files of the first of `KINDS` that it has any of."""
+    if not path.is_dir():
+        return [path] if path.suffix in KINDS else []
+    return next((files for kind in KINDS if (files := sorted(path.glob(f"*{kind}")))), [])
+
+
 def models_of(names: Sequence[str]) -> list[str]:
     """The models of a wide header: what stands before `|total_cost`."""
     return [name.removesuffix(_COST) for name in names if name.endswith(_COST)]
@@ -92,15 +103,17 @@ def plain_prompt(cell: str) -> str:
 
 
 def _read(file: Path, embed: str) -> Columns:
-    names = csv_header(file)
+    table = read_frame(file) if file.suffix == ".pkl" else None
+    names = table.names if table is not None else column_names(file)
     models = models_of(names)
-    of_models = {model + suffix for model in models for suffix in ("", _COST, _RESPONSE)}
-    table = read_columns(file, {"sample_id", "prompt", "eval_name", embed, *of_models})
     if not models:
         raise BenchmarkError(
-            f"{file}: not in RouterBench's wide layout: no column ends in {_COST!r}. A CSV has sample_id, prompt, "
+            f"{file}: not in RouterBench's wide layout: no column ends in {_COST!r}. A file has sample_id, prompt, "
             f"eval_name and per model <model> and <model>{_COST}; a folder may instead hold queries.* and outcomes.*."
         )
+    if table is None:
+        of_models = {model + suffix for model in models for suffix in ("", _COST, _RESPONSE)}
+        table = read_columns(file, {"sample_id", "prompt", "eval_name", embed, *of_models})
     table.require("sample_id", "prompt", "eval_name", embed, *models)
     return table
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from workers.encoders.local_models import DTYPES, FORWARD, torch_device
 from workers.encoders.pictures import rgb_image
 from workers.encoders.weights import file_sha256
 from workers.errors import EncoderError
+from workers.quiet import ignoring
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -119,8 +119,7 @@ class MobileNet(Encoder):
 
                 state = load_file(self.file)
             else:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # torch's on pickles that are not its own, which it then refuses
+                with ignoring():  # torch's on pickles that are not its own, which it then refuses
                     state = torch.load(self.file, map_location="cpu", weights_only=True)
             network = _Network(state, dtype=getattr(torch, self.dtype), device=device)
         except MemoryError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from workers.encoders.base import Input
 from workers.encoders.pixels import open_image
 from workers.errors import EncoderError
+from workers.quiet import ignoring
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,8 +39,7 @@ def _upright(image: Image) -> Image:
     """Turned and mirrored as its EXIF block says; a damaged block says nothing."""
     from PIL.ImageOps import exif_transpose
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's on a damaged block
+    with ignoring():  # Pillow's on a damaged block
         return exif_transpose(image)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from workers.encoders.base import Encoder, Input
 from workers.errors import EncoderError
+from workers.quiet import ignoring
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,8 +82,7 @@ def open_image(item: Input) -> Image:
     if item.image_digest is not None and hashlib.sha256(raw).hexdigest() != item.image_digest:
         raise EncoderError(f"{item.label}: the image has changed since the benchmark was read; run again.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged EXIF blocks, and of sizes that are refused below
+        with ignoring():  # of damaged EXIF blocks, and of sizes that are refused below
             image = Image.open(BytesIO(raw), formats=FORMATS)
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 raise EncoderError(f"{item.label}: {image.width} x {image.height} pixels are too many; shrink it.")

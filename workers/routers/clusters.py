@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from typing import Self
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from workers.benchmarks.base import Floats
+from workers.quiet import ignoring
 from workers.routers.base import NEVER_OBSERVED, Positions, Prediction, Side
 from workers.routers.baselines import TableRouter
 from workers.routers.growing import new_column
@@ -31,9 +31,8 @@ def find_centres(X: npt.NDArray[np.floating], k: int, rng: np.random.Generator) 
     from sklearn.exceptions import ConvergenceWarning
 
     seed = int(rng.integers(2**31))
-    with warnings.catch_warnings(), threadpool_limits(limits=1):
-        # Duplicates may leave fewer different rows than clusters: the empty ones are dropped below.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    # Duplicates may leave fewer different rows than clusters: the empty ones are dropped below.
+    with ignoring(ConvergenceWarning), threadpool_limits(limits=1):
         found = KMeans(min(k, len(X)), n_init=STARTS, random_state=seed).fit(X.astype(np.float64))
     centres: Floats = found.cluster_centers_[np.unique(found.labels_)]
     return centres

@@ -25,6 +25,7 @@ from workers.training import (
     cross_entropy,
     in_units,
     padded,
+    repeat,
     squared_error,
     standardise,
     uniform,
@@ -186,7 +187,7 @@ class LinearMF(Factorised):
         n = inputs.shape[1]
         projected = (inputs @ weights["projection"]).view(members, -1, dim)
         outputs = (projected @ weights["models"]).view(members, n, -1)
-        outputs = outputs + inputs.new_ones(members, n, 1) @ weights["bias"]
+        outputs = outputs + repeat(weights["bias"], n)
         return outputs.view(members, n, -1, n_columns)[..., : self.n_models_].transpose(2, 3)
 
 
@@ -267,13 +268,12 @@ class MLPMF(Factorised):
         """Outputs [B, b, M, outputs] of embeddings [B, b, d]."""
         members, n = inputs.shape[:2]
         n_models, width = weights["models"].shape[1], weights["bias0"].shape[2]
-        ones = inputs.new_ones(members, n_models, n, 1)
         queries = inputs @ weights["queries0"]
         models = affine(weights["models"], weights["models0"], weights["bias0"])
-        # The first layer of every pair is a sum of its two parts; both are spread by products with ones.
-        spread = (ones[:, :, 0] @ queries.view(members, 1, -1)).view(members, n_models, n, width)
-        hidden = (spread + ones @ models.view(members, n_models, 1, width)).view(members, -1, width)
+        # The first layer of every pair is a sum of its two parts.
+        spread = repeat(queries.view(members, 1, -1), n_models).view(members, n_models, n, width)
+        hidden = (spread + repeat(models.view(members, n_models, 1, width), n)).view(members, -1, width)
         for layer in range(1, self.depth - 1):
             hidden = affine(hidden.relu(), weights[f"weight{layer}"], weights[f"bias{layer}"])
         outputs = (hidden.relu() @ weights["outputs"]).view(members, n_models, n, -1)
-        return (outputs + ones @ weights["bias"]).transpose(1, 2)
+        return (outputs + repeat(weights["bias"], n)).transpose(1, 2)

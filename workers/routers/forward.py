@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.benchmarks.base import Floats
-from workers.training import Floats32, Tensors, one_thread, padded
+from workers.training import Floats32, Tensors, one_thread, padded, repeat
 
 if TYPE_CHECKING:
     import torch
@@ -41,15 +41,14 @@ def network_outputs(
 def shifted(outputs: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Outputs plus a bias for each, whatever their number. [B, b, m].
 
-    The bias is a product with ones (see `workers.training.affine`), and as wide as a multiple of 16: the sum that is
-    its gradient has other bits where its columns are not aligned.
+    The bias is as wide as a multiple of 16: the sum that is its gradient has other bits where its columns are not
+    aligned.
 
     Args:
         outputs: [B, b, m]
         bias: As `wide` makes it. [B, 1, padded(m)]
     """
-    ones = outputs.new_ones(*outputs.shape[:2], 1)
-    return outputs + (ones @ bias)[..., : outputs.shape[2]]
+    return outputs + repeat(bias, outputs.shape[1])[..., : outputs.shape[2]]
 
 
 def wide(bias: Floats) -> Floats32:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Literal, Self
@@ -12,6 +11,7 @@ import numpy as np
 
 from workers.benchmarks.base import Floats
 from workers.errors import RouterError
+from workers.quiet import ignoring
 from workers.routers.base import NEVER_OBSERVED, FitJob, Fitted, Positions, Prediction, Router, Side, mean_outcomes
 from workers.routers.labels import most_probable, spread_labels
 
@@ -110,9 +110,8 @@ class Linear(Router):
             from sklearn.linear_model import LogisticRegression
 
             strength = 1.0 / self.penalty if self.penalty else np.inf
-            with warnings.catch_warnings():
-                # Without a penalty separable labels have no optimum: stopping early is the regularisation.
-                warnings.simplefilter("ignore", ConvergenceWarning)
+            # Without a penalty separable labels have no optimum: stopping early is the regularisation.
+            with ignoring(ConvergenceWarning):
                 model = LogisticRegression(C=strength, max_iter=100).fit(
                     train.X[rows].astype(np.float64), models, sample_weight=labels[rows, models]
                 )

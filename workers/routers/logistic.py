@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import numpy.typing as npt
 
 from workers.benchmarks.base import Floats
+from workers.quiet import ignoring
 from workers.routers.base import NEVER_OBSERVED
 
 
@@ -42,9 +41,8 @@ def fit_heads(X: npt.NDArray[np.floating], scores: Floats, C: float) -> tuple[Fl
         positive, negative = np.flatnonzero(s > 0), np.flatnonzero(observed[:, model] & (s < 1))
         rows = np.concatenate([positive, negative])
         labels = np.repeat([1, 0], [len(positive), len(negative)])
-        with warnings.catch_warnings():
-            # Nearly separable scores under a weak penalty: stopping early is the regularisation.
-            warnings.simplefilter("ignore", ConvergenceWarning)
+        # Nearly separable scores under a weak penalty: stopping early is the regularisation.
+        with ignoring(ConvergenceWarning):
             head = LogisticRegression(C=C, tol=1e-6, max_iter=200).fit(
                 inputs[rows], labels, sample_weight=np.concatenate([s[positive], 1.0 - s[negative]])
             )

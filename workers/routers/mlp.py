@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workers.benchmarks.base import Floats
+from workers.perceptrons import Layer, backward, forward
 from workers.routers.base import Positions, Prediction, Side, mean_outcomes
+from workers.routers.forward import network_outputs
 from workers.routers.labels import most_probable, spread_labels
 from workers.training import (
     Batch,
@@ -17,23 +19,16 @@ from workers.training import (
     Network,
     Tensors,
     TrainedRouter,
-    affine,
     check_optimiser,
     check_whole,
-    cross_entropy,
     in_units,
-    one_thread,
     padded,
-    squared_error,
     standardise,
     uniform,
 )
 
 if TYPE_CHECKING:
     import torch
-
-#: Rows of one forward pass when predicting.
-BLOCK = 1024
 
 
 class MLP(TrainedRouter):
@@ -55,7 +50,7 @@ class MLP(TrainedRouter):
     """
 
     name = "mlp"
-    version = "2"
+    version = "3"
     summary = "a 3-layer perceptron per model"
     source = "Li 2025, arXiv 2505.12601, section 4 (3 layers, ReLU, hidden width 100)"
     formulations = ("utility", "selection")
@@ -85,7 +80,10 @@ class MLP(TrainedRouter):
         if price is None:
             units = standardise(train)
             self.means_, self.scales_ = units.means, units.scales
-            bias, tables = np.zeros((len(train.models), 2)), {"targets": units.targets}
+            bias, tables = np.zeros((len(train.models), 2)), {"targets": np.nan_to_num(units.targets)}
+            observed = ~np.isnan(units.targets[:, :, 0])
+            if not observed.all():
+                tables["observed"] = observed.astype(np.float32)
         else:
             labels = spread_labels(*train.outcomes, price)
             self.mean_costs_ = mean_outcomes(train)[1]
@@ -94,7 +92,9 @@ class MLP(TrainedRouter):
         return Network(parameters=self._initial(train.embeddings.shape[1], bias, rng), tables=tables)
 
     def _initial(self, dim: int, bias: Floats, rng: np.random.Generator) -> dict[str, Floats32]:
-        """Weights [M, in, out] and biases [M, 1, out], layer by layer; the output layer starts as its bias.
+        """Weights [M, in, out], those of the first layer [in, M, out], and biases [M, 1, out], layer by layer.
+
+        The output layer starts as its bias.
 
         Args:
             dim: Width of the inputs.
@@ -112,16 +112,34 @@ class MLP(TrainedRouter):
                 weight, shift = np.zeros_like(weight), bias[:, None].astype(np.float32)
             more = padded(self.hidden) - self.hidden
             more_in, more_out = more if layer else 0, 0 if last else more
-            parameters[f"weight{layer}"] = np.pad(weight, ((0, 0), (0, more_in), (0, more_out)))
+            weight = np.pad(weight, ((0, 0), (0, more_in), (0, more_out)))
+            parameters[f"weight{layer}"] = weight if layer else np.ascontiguousarray(weight.transpose(1, 0, 2))
             parameters[f"bias{layer}"] = np.pad(shift, ((0, 0), (0, 0), (0, more_out)))
         return parameters
 
-    def loss(self, weights: Tensors, batch: Batch) -> torch.Tensor:
-        """Squared error, or cross-entropy. [B]."""
-        outputs = self._forward(weights, batch.x())
+    def gradients(self, weights: Tensors, batch: Batch) -> Tensors:
+        """Of the squared error, or of the cross-entropy."""
+        import torch
+
+        with torch.no_grad():
+            inputs, layers = batch.x(), self._layers(weights)
+            states, outputs = forward(inputs, layers)
+            found = backward(inputs, layers, states, self._slopes(outputs, batch))
+        return {f"{kind}{i}": getattr(layer, kind) for i, layer in enumerate(found) for kind in ("weight", "bias")}
+
+    def _slopes(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Gradient of the loss by the outputs. Both [B, M, b, outputs]."""
         if "labels" in batch.tables:
-            return cross_entropy(outputs[..., 0], batch.take("labels"))
-        return squared_error(outputs, batch.take("targets"))
+            labels, n = batch.take("labels"), outputs.shape[2]
+            shares = outputs[..., 0].transpose(1, 2).softmax(dim=-1)
+            slopes = (shares * labels.sum(dim=-1, keepdim=True) - labels) / n
+            return slopes.transpose(1, 2)[..., None].contiguous()
+        errors = outputs - batch.take("targets").transpose(1, 2)
+        if "observed" not in batch.tables:
+            return errors * (2.0 / outputs.shape[2])
+        observed = batch.take("observed").transpose(1, 2)
+        counts = observed.contiguous().sum(dim=2, keepdim=True).clamp(min=1)
+        return errors * (observed * (2.0 / counts))[..., None]
 
     def predict(self, queries: Side) -> Prediction:
         """Network outputs in the units of the targets. [n, M]."""
@@ -133,28 +151,11 @@ class MLP(TrainedRouter):
 
     def _outputs(self, queries: Side) -> Floats:
         """Raw outputs. [n, M, outputs]."""
-        import torch
-
-        X = queries.X
-        with one_thread(), torch.no_grad():
-            weights = {name: torch.tensor(array[None]) for name, array in self.weights_.items()}
-            parts = [
-                self._forward(weights, torch.from_numpy(X[None, start : start + BLOCK]))[0].double().numpy()
-                for start in range(0, len(X), BLOCK)
-            ]
-        return np.concatenate(parts)
+        return network_outputs(self._forward, self.weights_, queries.X)
 
     def _forward(self, weights: Tensors, inputs: torch.Tensor) -> torch.Tensor:
         """Outputs [B, b, M, outputs] of inputs [B, b, d]."""
-        first, bias = weights["weight0"], weights["bias0"]
-        members, n_models, fan_in, fan_out = first.shape
-        # The inputs are everybody's: one wide product instead of one for each network.
-        wide = affine(
-            inputs,
-            first.transpose(1, 2).reshape(members, fan_in, n_models * fan_out),
-            bias.view(members, 1, n_models * fan_out),
-        )
-        hidden = wide.view(members, -1, n_models, fan_out).transpose(1, 2)
-        for layer in range(1, self.depth):
-            hidden = affine(hidden.relu(), weights[f"weight{layer}"], weights[f"bias{layer}"])
-        return hidden.transpose(1, 2)
+        return forward(inputs, self._layers(weights))[1].transpose(1, 2)
+
+    def _layers(self, weights: Tensors) -> list[Layer]:
+        return [Layer(weights[f"weight{layer}"], weights[f"bias{layer}"]) for layer in range(self.depth)]

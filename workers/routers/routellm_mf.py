@@ -25,6 +25,7 @@ from workers.training import (
     check_whole,
     over_batch,
     padded,
+    repeat,
     uniform,
 )
 
@@ -137,8 +138,7 @@ class RouteLLMMF(WinRateRouter, TrainedRouter):
         import torch
 
         vectors = torch.nn.functional.normalize(weights["vectors"], dim=-1)
-        ones = inputs.new_ones(*inputs.shape[:2], 1)
-        combined = (inputs @ weights["project"]) * (ones @ weights["combine"])
+        combined = (inputs @ weights["project"]) * repeat(weights["combine"], inputs.shape[1])
         return shifted(combined @ vectors.transpose(1, 2), weights["strengths"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.benchmarks.base import Floats
+from workers.quiet import ignoring
 from workers.routers.base import Positions, Prediction, Side, mean_outcomes
 from workers.routers.forward import network_outputs
 from workers.routers.labels import TIE, most_probable
@@ -260,8 +260,7 @@ def _clusters(train: Side, most: int, rng: np.random.Generator) -> npt.NDArray[n
 
     X, seed = train.X, int(rng.integers(2**31))
     # Fewer distinct queries than clusters are no fault: some clusters stay empty.
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with threadpool_limits(1), ignoring(ConvergenceWarning):
         model = KMeans(n_clusters=min(most, len(X)), n_init=1, random_state=seed)
         labels: npt.NDArray[np.int64] = model.fit(X).labels_.astype(np.int64)
     return labels

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 
 from workers.errors import RouterError
+from workers.quiet import ignoring
 from workers.routers.base import NEVER_OBSERVED, Prediction, Side, mean_outcomes
 from workers.routers.baselines import TableRouter
 from workers.routers.parameters import check_number, filled, log_uniform
@@ -77,9 +77,7 @@ class SVR(TableRouter):
         self.intercepts_ = np.full(scores.shape[1], NEVER_OBSERVED[0])
         for model in np.flatnonzero(observed.any(axis=0)):
             rows = observed[:, model]
-            with warnings.catch_warnings():
-                # The default of 1000 passes is part of the original setting, enough or not.
-                warnings.simplefilter("ignore", ConvergenceWarning)
+            with ignoring(ConvergenceWarning):  # the default of 1000 passes is part of the original setting
                 fitted = LinearSVR(C=self.C, random_state=SEED).fit(X[rows], scores[rows, model])
             self.coefficients_[:, model], self.intercepts_[model] = fitted.coef_, float(np.ravel(fitted.intercept_)[0])
         return self
