@@ -201,13 +201,13 @@ def compute(store: Store, plan: Plan, outcomes: Outcomes) -> None:
         return registry.put_environment(session, {"roadtest": "made up", "machine": {"cpu": "made up"}})
 
     environment_id = store.transact(begin)
-    while True:
+    rows: Sequence[Mapping[str, Any]] = [{}]
+    while rows:
         with store.begin() as session:
             rows = claims.claim(session, sweep_id, coordinator, limit=1000, lease=3600)
-            finished = [_finished(units[row["position"]], row, outcomes) for row in rows]
-            results.record(session, coordinator, finished, environment_id=environment_id)
-        if not rows:
-            break
+            if rows:
+                finished = [_finished(units[row["position"]], row, outcomes) for row in rows]
+                results.record(session, coordinator, finished, environment_id=environment_id)
     with store.begin() as session:
         claims.end(session, coordinator, 0)
 
