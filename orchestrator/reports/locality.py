@@ -10,13 +10,13 @@ import pandas as pd
 from orchestrator.reports.charts import Chart, curves, listing, plane
 from orchestrator.reports.words import number
 
-#: Rows of the table: quantity and label of its value, quantity and label of its p, and what it is.
+#: Rows of the table: quantity and label of its value, quantity and label of its p, and a name short enough for a phone.
 _ROWS = (
-    ("correlation", "", "p", "", "agreement, without the models' and the queries' means"),
-    ("correlation", "", "p_within_task", "", "the same, permuted within tasks"),
-    ("correlation", "same task", "p", "same task", "agreement of pairs of one task, without the task's means"),
-    ("correlation", "model-centred", "p", "model-centred", "agreement, without the models' means alone"),
-    ("binned_correlation", "", "binned_p", "", "raw correlation of scores, means of bins (as Li 2025)"),
+    ("correlation", "", "p", "", "double-centred"),
+    ("correlation", "", "p_within_task", "", "within tasks"),
+    ("correlation", "same task", "p", "same task", "pairs of one task"),
+    ("correlation", "model-centred", "p", "model-centred", "model-centred"),
+    ("binned_correlation", "", "binned_p", "", "binned, as Li 2025"),
 )
 
 Findings = Mapping[tuple[Any, Any], Mapping[Any, Any]]
@@ -95,7 +95,9 @@ def _numbers(rows: pd.DataFrame, benchmark: str, encoder: str) -> Iterator[Chart
     yield listing(
         pd.DataFrame(table, columns=["correlation with distance", "value", "95 % of permutations", "p"]),
         title=f"Locality in numbers, {encoder}",
-        caption="Below 0 near queries agree more than far ones; p is one-sided, of the last row two-sided."
+        caption="Below 0 near queries agree more than far ones. Double-centred: agreement without the models' and the "
+        "queries' means; within tasks: the same number, its p by permutations within tasks; pairs of one task: between "
+        "tasks nothing counts; model-centred: the queries' means are kept. p is one-sided, of binned means two-sided."
         + _binned(found)
         + _dimension(found),
         file=f"locality in numbers {benchmark} {encoder}",
@@ -110,7 +112,8 @@ def _binned(found: Findings) -> str:
     outside = not row["low"] <= row["value"] <= row["high"]
     undefined = found.get(("undefined_share", ""))
     share = (
-        f" {100 * undefined['value']:.0f} % of the pairs have no such correlation: all models did alike on one of both."
+        f" {100 * undefined['value']:.0f} % of the pairs have no such correlation: all models did alike on one of the "
+        "two queries."
         if undefined
         else ""
     )
