@@ -75,21 +75,26 @@ def fewer_labels(
     """Dimension beside the share of the labels from which on kNN is within the margin of its full AUC."""
     suites = {panel.benchmark: suite_of(panel) for panel in panels}
     points: list[Point] = []
+    exact: set[str] = set()
     censored = 0
     for table in labels:
         x = measured.get((table.benchmark, table.encoder), {}).get("dimension")
         counts = [row.within["auc"] for row in table.rows if row.router == knn]
         if x is not None and counts and counts[0].n is not None:
-            name = f"{table.benchmark}, {table.encoder}"
-            points.append((name, x, counts[0].n / table.sizes[-1], suites[table.benchmark]))
+            suite = suites[table.benchmark]
+            points.append((f"{table.benchmark}, {table.encoder}", x, counts[0].n / table.sizes[-1], suite))
             censored += counts[0].bound != ""
+            exact |= set() if counts[0].bound else {suite}
     title = f"share of the labels until {knn} is within {labels[0].delta:g} of its full AUC" if labels else ""
     needs = "the study locality at several train_sizes, with kNN"
     found = _scatter(claim, needs, points, MEASURES["dimension"], title, rising=True)
-    note = (
-        f"; {counted(censored, 'count')} censored, at {'its' if censored == 1 else 'their'} bound" if censored else ""
-    )
-    return replace(found, found=found.found + note)
+    if not censored:
+        return found
+    note = f"{counted(censored, 'count')} censored, at {'its' if censored == 1 else 'their'} bound"
+    if len(exact) < PATTERN:
+        # A bound is where the sizes ended, so that its rank says nothing about the labels.
+        return replace(found, found=f"{counted(len(points), 'point')}, {note}", verdict="open: too few exact counts")
+    return replace(found, found=f"{found.found}; {note}")
 
 
 def _advantage(panel: Panel, spec: Mapping[str, Any] | None, reference: str | None) -> float | None:

@@ -174,7 +174,9 @@ def label_frame(tables: Sequence[LabelTable]) -> pd.DataFrame:
                         "overtaken_until": crossing.until,
                     }
 
-    return pd.DataFrame(rows())
+    frame = pd.DataFrame(rows())
+    counts = frame.columns[frame.columns.str.fullmatch("n_[a-z_]+(?<!_bound)|overtaken_after|overtaken_until")]
+    return frame.astype(dict.fromkeys(counts, "Int64"))
 
 
 def _cells(name: str, count: Count) -> dict[str, Any]:

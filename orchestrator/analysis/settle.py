@@ -187,7 +187,7 @@ def settle(
         )
         encoder = next((encoder for encoder in encoders.values() if encoder), None)
         where = f"across {n_suites} suites" + (f" with {encoder}" if encoder else "")
-        return [_settlement(where, "the verdicts across suites", knn, judged), *within]
+        return [_settlement(where, "the verdicts across suites", knn, judged, more="suites"), *within]
     return within if len(within) == 1 else [_agreed(within, knn), *within]
 
 
@@ -284,13 +284,13 @@ def _verdicts(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
-def _settlement(where: str, basis: str, knn: str, judged: tuple[Judged, ...]) -> Settlement:
+def _settlement(where: str, basis: str, knn: str, judged: tuple[Judged, ...], *, more: str = "queries") -> Settlement:
     outcome = decide_claim(judged)
-    missing = tuple(_missing(judged, knn)) if outcome is Outcome.OPEN else ()
+    missing = tuple(_missing(judged, knn, more)) if outcome is Outcome.OPEN else ()
     return Settlement(where=where, basis=basis, knn=knn, outcome=outcome, routers=judged, missing=missing)
 
 
-def _missing(judged: Sequence[Judged], knn: str) -> Iterator[str]:
+def _missing(judged: Sequence[Judged], knn: str, more: str) -> Iterator[str]:
     """What keeps the rule from deciding, in the order of what is cheapest to mend."""
     if not any(one.selection for one in judged):
         yield "no selection runs in the sweep (formulation: [utility, selection])"
@@ -324,7 +324,7 @@ def _missing(judged: Sequence[Judged], knn: str) -> Iterator[str]:
     if weak:
         found = [one.detectable for one in weak if one.detectable is not None]
         size = f" (as it is, a true difference has to reach {max(found):.1f} points to be found)" if found else ""
-        yield f"more queries for {names([one.router for one in weak])}{size}"
+        yield f"more {more} for {names([one.router for one in weak])}{size}"
 
 
 def _range(counts: set[int]) -> str:

@@ -180,6 +180,8 @@ def _encoders(results: pd.DataFrame, benchmark: str) -> Iterator[Chart]:
 
 
 def _doses(results: pd.DataFrame, benchmark: str, styles: Mapping[str, str], findings: pd.DataFrame) -> Iterator[Chart]:
+    # A smaller training size is a point of the learning curve, a selector has no area.
+    results = results[(results["train_size"] == results["train_size"].max()) & (results["formulation"] == "utility")]
     of = {encoder: found for encoder in results["encoder"].dropna().unique() if (found := dose(encoder))}
     zero = results.loc[results["router"] == "zero-router"].set_index("seed")["auc_path"]
     for encoder in dict.fromkeys(base for base, _ in of.values()):

@@ -106,6 +106,10 @@ def _copy(source: Store, target: Store) -> list[CopiedTable]:
             _count_on(write, table)
             log.info("%s: %d rows copied", table.name, sent.rows)
             copied.append(CopiedTable(name=table.name, rows=sent.rows, checksum=str(sent)))
+        if write.dialect == "postgresql":
+            write.run(
+                "ANALYZE"
+            )  # without statistics a join of a full table takes minutes until autovacuum has been there
     return copied
 
 

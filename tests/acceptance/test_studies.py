@@ -70,13 +70,13 @@ def test_a_learning_curve_has_its_sizes_and_measures_nothing(cli: Any, run: Any)
 
 def test_locality_measures_the_embedding_and_evaluates_every_dose(cli: Any, run: Any) -> None:
     run({"kind": "locality", "doses": [0.5, 1.0], "permutations": 19})
-    (single,) = rows(
-        cli, "SELECT count(*) AS n, min(value) AS p FROM findings WHERE quantity = 'p' AND encoder = 'ngrams'"
+    found = rows(
+        cli, "SELECT label, value AS p FROM findings WHERE quantity = 'p' AND encoder = 'ngrams' ORDER BY label"
     )
-    assert single["n"] == 1
-    assert 0.05 <= single["p"] <= 1
-    curve = rows(cli, "SELECT x, value, low, high FROM findings WHERE quantity = 'agreement' ORDER BY x")
-    assert len(curve) == 15
+    assert [row["label"] for row in found] == ["", "model-centred", "same task"]
+    assert all(0.05 <= row["p"] <= 1 for row in found)
+    curve = rows(cli, "SELECT label, x, value, low, high FROM findings WHERE quantity = 'agreement' ORDER BY label, x")
+    assert [row["label"] for row in curve] == [""] * 15 + ["model-centred"] * 15
     assert all(point["low"] <= point["high"] for point in curve)
     labels = rows(cli, "SELECT DISTINCT label FROM findings WHERE quantity = 'apart' ORDER BY 1")
     assert [row["label"] for row in labels] == ["balanced", "high-performance", "low-cost", "score"]

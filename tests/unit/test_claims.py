@@ -221,22 +221,34 @@ def test_the_advantage_is_over_the_median_learned_router() -> None:
     assert scatter.points["y"].tolist() == pytest.approx([0.80 - 0.73])
 
 
+def curve(name: str, middle: float, *, shares: tuple[float, float] = (0.1, 0.5)) -> list[pd.DataFrame]:
+    """kNN on a suite of this name: 60 at the smaller size, `middle` at the larger one, 80 at all 700 labels."""
+    plain = {"benchmark": name, "suite": name}
+    smaller = zip(shares, (60.0, middle), strict=True)
+    return [
+        sweep({"knn": 80, "linear": 75}, **plain),
+        *(rows("knn", auc, train_size=share, n_train=round(700 * share), **plain) for share, auc in smaller),
+    ]
+
+
 def test_labels_are_a_share_beside_the_dimension() -> None:
-    frames = []
-    for name, level in {"a": 79.5, "b": 70.0, "c": 79.5}.items():
-        frames.append(sweep({"knn": 80, "linear": 75}, benchmark=name, suite=name))
-        smaller = {0.1: (70, 60.0), 0.5: (350, level)}
-        frames += [
-            rows("knn", auc, benchmark=name, suite=name, train_size=size, n_train=n)
-            for size, (n, auc) in smaller.items()
-        ]
-    row = found(*frames, findings=locality({"a": (2, -0.1), "b": (9, -0.3), "c": (3, -0.3)}))[LABELS]
-    # 350 of 700 on a and c; b is censored above 350, so taken at the same share.
-    listed = "a, e: 2 and +0.500; b, e: 9 and +0.500; c, e: 3 and +0.500"
-    assert row.found.endswith(f"{listed}; 1 count censored, at its bound")
-    assert row.verdict == "open: 3 points of 3 suites show no pattern"
+    measured = locality({"a": (2, -0.1), "b": (9, -0.3), "c": (3, -0.3), "d": (12, -0.2)})
+    exact = [*curve("a", 79.5, shares=(0.1, 0.3)), *curve("b", 79.5), *curve("c", 79.5, shares=(0.1, 0.4))]
+    row = found(*exact, findings=measured)[LABELS]
+    # Dimensions 2 9 3 beside shares 0.3 0.5 0.4: the same order.
+    assert (row.found, row.verdict[:20]) == ("Spearman's ρ = +1.00 over 3 points of 3 suites", "runs the claimed way")
     assert row.scatter is not None
-    assert row.scatter.points["y"].tolist() == pytest.approx([0.5, 0.5, 0.5])
+    assert row.scatter.points["y"].tolist() == pytest.approx([0.3, 0.5, 0.4])
+    row = found(*exact, *curve("d", 70.0), findings=measured)[LABELS]
+    assert row.found.endswith("over 4 points of 4 suites; 1 count censored, at its bound")
+
+
+def test_censored_counts_show_no_pattern() -> None:
+    measured = locality({"a": (2, -0.1), "b": (9, -0.3), "c": (3, -0.3)})
+    frames = [*curve("a", 79.5), *curve("b", 70.0), *curve("c", 70.0, shares=(0.1, 0.3))]
+    row = found(*frames, findings=measured)[LABELS]
+    assert row.found == "3 points, 2 counts censored, at their bound"
+    assert row.verdict == "open: too few exact counts"
 
 
 def test_what_is_not_measured_says_what_it_takes() -> None:

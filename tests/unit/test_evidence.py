@@ -99,6 +99,18 @@ def test_doses_are_one_curve_over_the_permuted_share() -> None:
     assert "Is it the encoder?" not in found  # a dose is no other encoder
 
 
+def test_doses_are_of_utility_prediction_at_the_full_size() -> None:
+    dosed = [row("knn", seed, 56 + seed, encoder="e, 50% permuted") for seed in range(3)]
+    others = [
+        row(router, seed, 20 + seed, encoder=encoder, **changes)
+        for router, encoder in (("zero-router", None), ("knn", "e"), ("knn", "e, 50% permuted"))
+        for changes in ({"train_size": 0.2, "n_train": 20}, {"formulation": "selection"})
+        for seed in range(3)
+    ]
+    knn = charts(results(*dosed, *others))["What is left without locality? e"].series[0]
+    assert (knn.name, [text for _, _, text in knn.points]) == ("knn", ["knn: 5.00 at 0", "knn: 1.00 at 50"])
+
+
 def finding(quantity: str, value: float, **keys: Any) -> dict[str, Any]:
     plain = {"measure": "locality", "benchmark": "b", "encoder": "e", "router": None, "label": "", "x": None}
     return {**plain, "low": None, "high": None, "quantity": quantity, "value": value, **keys}
