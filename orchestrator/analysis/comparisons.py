@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from orchestrator.analysis.corrected_t import ROUNDING, CorrectedTest, nadeau_bengio
-from orchestrator.analysis.panels import Panel, full_size, needs_no_embedding, panels
+from orchestrator.analysis.panels import Panel, RouterRows, full_size, panels
 from orchestrator.analysis.verdicts import (
     ALPHA,
     INTERVAL_SPLITS,
@@ -237,14 +238,12 @@ def learned(panel: Panel, router: str, *, metric: str | None = None) -> Learned:
     A router that sees no query (query-blind, without an embedding, or a twin) is its own twin. Two-sided at 5 %, so
     that asking both of a pair is wrong at most 5 % of the time when neither has learned anything.
     """
-    own = panel.results[panel.results["router"] == router]
-    sees_no_query = own["query_blind"].astype(bool) | own["twin_of"].notna() | needs_no_embedding(own)
-    if sees_no_query.any():
+    own = panel.routers.get(router, RouterRows())
+    if own.sees_no_query:
         return Learned.NOT_SHOWN
-    twins = panel.results.loc[panel.results["twin_of"] == router, "router"].unique().tolist()
-    if not twins:
+    if own.twin is None:
         return Learned.NOT_TESTED
-    pair = Pair.of(panel, router, twins[0], metric or panel.metric)
+    pair = Pair.of(panel, router, own.twin, metric or panel.metric)
     if pair.test is None or pair.test.k < VERDICT_SPLITS:
         return Learned.NOT_TESTED
     beats = pair.test.p < ALPHA and pair.test.mean > 0 and not pair.hull
@@ -269,22 +268,23 @@ class Pair:
     def of(cls, panel: Panel, candidate: str, reference: str, metric: str) -> Pair:
         """Pair two routers of a panel by split."""
         other = METRICS[panel.formulation].get(metric)
-        columns = ["seed", "n_train", "n_test", metric, *([other] if other else [])]
-        routers = panel.results["router"]
-        left, right = (panel.results.loc[routers == name, columns].set_index("seed") for name in (candidate, reference))
-        both = left.join(right.add_suffix("_reference"), how="inner").sort_index()
-        both = both.dropna(subset=[metric, f"{metric}_reference"])
-        d = both[metric] - both[f"{metric}_reference"]
-        other_mean = None if other is None else _or_zero((both[other] - both[f"{other}_reference"]).mean())
+        left, right = (panel.routers.get(name, RouterRows()) for name in (candidate, reference))
+        _, i, j = np.intersect1d(left.seeds, right.seeds, assume_unique=True, return_indices=True)
+        both = ~np.isnan(left.column(metric)[i] - right.column(metric)[j])
+        i, j = i[both], j[both]
+        d = left.column(metric)[i] - right.column(metric)[j]
+        other_mean = None if other is None else _or_zero(_mean(left.column(other)[i] - right.column(other)[j]))
         return cls(
             candidate=candidate,
             n_splits=len(d),
-            candidate_mean=float(both[metric].mean()),
-            reference_mean=float(both[f"{metric}_reference"].mean()),
-            difference=_or_zero(d.mean()),
+            candidate_mean=_mean(left.column(metric)[i]),
+            reference_mean=_mean(right.column(metric)[j]),
+            difference=_or_zero(_mean(d)),
             other_difference=None if other_mean is None or math.isnan(other_mean) else other_mean,
-            hull=other_mean is not None and disagrees(d.mean(), other_mean),
-            test=nadeau_bengio(d, both["n_train"], both["n_test"]) if len(d) >= INTERVAL_SPLITS else None,
+            hull=other_mean is not None and disagrees(_mean(d), other_mean),
+            test=nadeau_bengio(d, left.column("n_train")[i], left.column("n_test")[i])
+            if len(d) >= INTERVAL_SPLITS
+            else None,
         )
 
 
@@ -364,6 +364,12 @@ def check_router(results: pd.DataFrame, name: str, *, twins: bool = False) -> No
         raise AnalysisError(f"router {name!r} looks at test outcomes, so it is shown, never compared; name another.")
     if not twins and own["twin_of"].notna().any():
         raise AnalysisError(f"router {name!r} is a blind twin, so it is no reference for others; name another one.")
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    """Mean of what is defined, NaN of nothing."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
 
 
 def _or_zero(difference: float) -> float:

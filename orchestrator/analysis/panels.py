@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from orchestrator.errors import AnalysisError
@@ -19,6 +22,24 @@ COLUMNS = (
 
 #: What a panel is ranked and judged by.
 PRIMARY_METRIC: Mapping[str, str] = {"utility": "auc", "selection": "utility_mean"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RouterRows:
+    """One router's results in a panel; of a router without any all is empty."""
+
+    #: Split indices, ascending. [K]
+    seeds: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    #: Numeric columns of the view `results` by name, in the order of the splits; NaN = undefined. [K] each
+    numbers: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    #: Whether it sees no query: query-blind, without an embedding, or a blind twin.
+    sees_no_query: bool = False
+    #: Its blind twin.
+    twin: str | None = None
+
+    def column(self, name: str) -> npt.NDArray[np.float64]:
+        """A column by name. [K]."""
+        return self.numbers.get(name, np.full(len(self.seeds), np.nan))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +66,28 @@ class Panel:
         """The metric that ranks its routers."""
         return PRIMARY_METRIC[self.formulation]
 
-    @property
+    @cached_property
+    def routers(self) -> Mapping[str, RouterRows]:
+        """Every router's results as arrays: hundreds of pairs are made of them, and each cost pandas 20 ms."""
+        results = self.results
+        numeric = results.select_dtypes("number")
+        values = dict(zip(numeric.columns, numeric.to_numpy(dtype=np.float64, na_value=np.nan).T, strict=True))
+        blind = results["query_blind"].astype(bool) | results["twin_of"].notna() | needs_no_embedding(results)
+        twins = results[["twin_of", "router"]].dropna().drop_duplicates("twin_of")
+        twin_of = dict(zip(twins["twin_of"], twins["router"], strict=True))
+        seeds, sees_no_query = results["seed"].to_numpy(dtype=np.int64), blind.to_numpy(dtype=bool)
+        found = {}
+        for router, rows in results.groupby("router", sort=False).indices.items():
+            order = rows[np.argsort(seeds[rows], kind="stable")]
+            found[str(router)] = RouterRows(
+                seeds=seeds[order],
+                numbers={name: column[order] for name, column in values.items()},
+                sees_no_query=bool(sees_no_query[rows].any()),
+                twin=twin_of.get(router),
+            )
+        return found
+
+    @cached_property
     def n_splits(self) -> int:
         """Splits on which some router has a value of the metric; a router that lacks one is incomplete."""
         return int(self.results.loc[self.results[self.metric].notna(), "seed"].nunique())

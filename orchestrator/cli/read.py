@@ -47,22 +47,21 @@ def show_report(store: Store, sweep: str, out: Path, format: Literal["html", "md
     """Print a sweep's report and write its page, or its tables."""
     from orchestrator.cli.output import console
     from orchestrator.reports import html, terminal
+    from orchestrator.reports.content import assemble
+    from orchestrator.reports.papers import TEXTS, tables
     from orchestrator.store import reading
 
     with store.read() as session:
         facts = reading.sweep_facts(session, sweep, store.shown)
-        frames = read_frames(session, sweep, facts["reference"])
-    terminal.print_report(console(), facts, frames.results, frames.findings)
+        frames = read_frames(session, sweep, facts["reference"], pictures=format == "html")
+    content = assemble(facts, frames.results, frames.findings)
+    terminal.print_report(console(), facts, frames.results, frames.findings, content)
     out.mkdir(parents=True, exist_ok=True)
     if format == "html":
         page = out / f"{sweep}.html"
-        page.write_text(html.render(facts, frames), encoding="utf-8")
+        page.write_text(html.render(facts, frames, content), encoding="utf-8")
         typer.echo(f"Report: {page.resolve()}")
         return
-    from orchestrator.reports.content import assemble
-    from orchestrator.reports.papers import TEXTS, tables
-
-    content = assemble(facts, frames.results, frames.findings)
     if format in TEXTS:
         text = out / f"{sweep}.{'tex' if format == 'latex' else format}"
         text.write_text(TEXTS[format](content), encoding="utf-8")
@@ -74,16 +73,22 @@ def show_report(store: Store, sweep: str, out: Path, format: Literal["html", "md
         typer.echo(f"Report: {path.resolve()}")
 
 
-def read_frames(session: Session, sweep: str, reference: str | None) -> Frames:
-    """All that a report is made of."""
+def read_frames(session: Session, sweep: str, reference: str | None, *, pictures: bool = True) -> Frames:
+    """All that a report is made of; without `pictures` what its tables are made of."""
+    import pandas as pd
+
     from orchestrator.reports.evidence import Frames
     from orchestrator.store import reading
 
+    results = reading.results_frame(session, sweep)
+    findings = reading.findings_frame(session, sweep)
+    if not pictures:
+        return Frames(results=results, frontier=pd.DataFrame(), models=pd.DataFrame(), findings=findings)
     return Frames(
-        results=reading.results_frame(session, sweep),
-        frontier=reading.frontier_frame(session, sweep),
+        results=results,
+        frontier=reading.hulls_frame(session, sweep),
         models=reading.models_frame(session, sweep),
-        findings=reading.findings_frame(session, sweep),
+        findings=findings,
         shares=reading.shares_frame(session, sweep),
         **({"hardest": reading.hardest_frame(session, sweep, reference)} if reference else {}),
     )

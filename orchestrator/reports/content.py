@@ -15,11 +15,13 @@ from orchestrator.analysis.claims import claims
 from orchestrator.analysis.comparisons import Comparison, compare_to_reference
 from orchestrator.analysis.labels import LabelTable, label_tables
 from orchestrator.analysis.leaderboard import panel_leaderboard
+from orchestrator.analysis.limits import limits, router_names
 from orchestrator.analysis.panels import Panel, full_size, panels
 from orchestrator.analysis.sentences import verdict_sentence
 from orchestrator.analysis.settle import Settlement, settle
 from orchestrator.analysis.tuning import Tuning, tunings
 from orchestrator.reports.across import AcrossPart, across_parts
+from orchestrator.reports.doses import dose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,8 @@ class PanelContent:
     has_reference: bool
     #: Whether this is the benchmark's full training size, at which verdicts are given.
     is_full: bool
+    #: Whether its embedding is another one's with a part of the rows permuted (`study: locality`).
+    is_dosed: bool
 
     def against_reference(self, router: str) -> Comparison | None:
         """The router's comparison on the judged metric."""
@@ -70,6 +74,8 @@ class Content:
     reference: str | None
     margin: float
     sentence: str
+    #: What cannot be concluded, and why; none of a finished sweep of enough splits.
+    limits: tuple[str, ...] = ()
     panels: tuple[PanelContent, ...]
     #: Comparisons across suites, the primary family first; none below two suites.
     across: tuple[AcrossPart, ...] = ()
@@ -98,6 +104,8 @@ class Content:
     @property
     def candidates(self) -> list[str]:
         """Every router that was compared with the reference, in the order of the sweep file."""
+        if not self.panels:
+            return []
         order = pd.concat([content.panel.results[["sweep_position", "router"]] for content in self.panels])
         compared = {row.candidate for content in self.panels for rows in content.comparisons for row in rows.values()}
         names = order.sort_values(["sweep_position", "router"], kind="stable")["router"].unique().tolist()
@@ -109,37 +117,46 @@ def assemble(
     results: pd.DataFrame,
     findings: pd.DataFrame | None = None,
 ) -> Content:
-    """Analyse a sweep's results.
+    """Analyse a sweep's results, however many there are.
 
     Args:
-        sweep: `name`, `spec`, `reference` (display name or None), `margin`.
+        sweep: `name`, `spec`, `reference` (display name or None), `margin`, `states` (evaluations by state).
         results: The view `results` of that sweep.
         findings: The view `findings` of it.
 
     Raises:
-        AnalysisError: When there are no results, or the reference has none or may not be one.
+        AnalysisError: When the reference is no router of the sweep or may not be one.
     """
-    spec, reference, margin = sweep.get("spec") or {}, sweep.get("reference"), float(sweep["margin"])
+    spec, named, margin = sweep.get("spec") or {}, sweep.get("reference"), float(sweep["margin"])
+    lacking = limits(results, reference=named, spec=spec, states=sweep.get("states") or {})
+    if results.empty:
+        return Content(name=str(sweep["name"]), reference=named, margin=margin, sentence=lacking[0], panels=())
+    # A reference that is still to come is nothing to compare with, and no mistake.
+    waiting = named in router_names(spec) and not (results["router"] == named).any()
+    reference = None if waiting else named
     cut = panels(results, spec)
     full = {id(panel) for panel in full_size(cut)}
     comparisons = compare_to_reference(results, reference, margin=margin, spec=spec) if reference else []
-    across = across_parts(results, reference, margin=margin, spec=spec)
+    # Permuted embeddings are the doses of one experiment, not encoders that more could be said across.
+    whole = results[results["encoder"].map(dose).isna()]
+    across = across_parts(whole, reference, margin=margin, spec=spec)
     said = (verdict_sentence(comparisons, reference), across_sentence([row for part in across for row in part.rows]))
-    labels = label_tables(results, reference, delta=margin, spec=spec)
+    labels = label_tables(whole, reference, delta=margin, spec=spec)
     settlements = settle(
-        results,
+        whole,
         reference=reference,
         margin=margin,
         spec=spec,
         comparisons=comparisons,
         across=[row for part in across for row in part.rows],
     )
-    rows = claims(results, reference=reference, spec=spec, comparisons=comparisons, labels=labels, findings=findings)
+    rows = claims(whole, reference=reference, spec=spec, comparisons=comparisons, labels=labels, findings=findings)
     return Content(
         name=str(sweep["name"]),
-        reference=reference,
+        reference=named,
         margin=margin,
-        sentence=" ".join(filter(None, said)),
+        sentence=f"Nothing was compared: {named} has no result." if waiting else " ".join(filter(None, said)),
+        limits=tuple(lacking),
         across=across,
         panels=tuple(_panel_content(panel, comparisons, reference, is_full=id(panel) in full) for panel in cut),
         labels=tuple(labels),
@@ -173,6 +190,7 @@ def _panel_content(
         tunings=tuple(tuned),
         has_reference=bool((panel.results["router"] == reference).any()),
         is_full=is_full,
+        is_dosed=dose(panel.encoder) is not None,
     )
 
 

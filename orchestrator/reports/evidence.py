@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -10,14 +9,15 @@ import pandas as pd
 
 from orchestrator.analysis.corrected_t import nadeau_bengio
 from orchestrator.analysis.panels import Panel
-from orchestrator.reports.charts import Chart, bars, curves, listing, matrix, plane
+from orchestrator.reports.charts import Chart, bars, curves, listing, matrix
 from orchestrator.reports.content import Content
+from orchestrator.reports.doses import dose
 from orchestrator.reports.figures import line_styles
+from orchestrator.reports.locality import dosed_correlations, locality_charts
 from orchestrator.reports.published import published
 
 #: Routers that a figure of many lines or matrices shows at most; the data link has all.
 MOST_ROUTERS = 10
-_DOSED = re.compile(r"^(?P<of>.+), (?P<dose>[0-9.]+)% permuted$")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,17 +42,19 @@ class Frames:
 def benchmark_charts(content: Content, frames: Frames, benchmark: str) -> list[Chart]:
     """Pictures of one benchmark: curves over labels and doses, encoders, locality, shares, hardest queries."""
     found: list[Chart] = []
-    primary = next(iter(content.benchmarks[benchmark]))
+    findings = frames.findings
+    own = findings[findings["benchmark"] == benchmark] if len(findings) else findings
+    primary = next(iter(content.benchmarks.get(benchmark, ())), None)
+    if primary is None:  # measured and not evaluated
+        return [*locality_charts(own, benchmark), *_growth(own, benchmark, {})]
     styles = line_styles(primary.panel, content.reference)
     results = _ordered(frames.results[frames.results["benchmark"] == benchmark])
     found += _twins(primary.panel, results)
     found += _published(primary.panel)
     found += _learning_curves(results, benchmark, styles)
     found += _encoders(results, benchmark)
-    found += _doses(results, benchmark, styles)
-    findings = frames.findings
-    own = findings[findings["benchmark"] == benchmark] if len(findings) else findings
-    found += _locality(own, benchmark)
+    found += _doses(results, benchmark, styles, own)
+    found += locality_charts(own, benchmark)
     found += _growth(own, benchmark, styles)
     shares = frames.shares
     found += _shares(shares[shares["benchmark"] == benchmark] if len(shares) else shares, benchmark, primary.panel)
@@ -161,7 +163,7 @@ def _learning_curves(results: pd.DataFrame, benchmark: str, styles: Mapping[str,
 def _encoders(results: pd.DataFrame, benchmark: str) -> Iterator[Chart]:
     full = results[(results["train_size"] == results["train_size"].max()) & (results["formulation"] == "utility")]
     embedded = full[full["encoder"].notna() & full["twin_of"].isna() & ~full["privileged"]]
-    embedded = embedded[~embedded["encoder"].str.match(_DOSED)]
+    embedded = embedded[embedded["encoder"].map(dose).isna()]
     if embedded["encoder"].nunique() < 2:
         return
     zero = full.loc[full["router"] == "zero-router"].set_index("seed")["auc_path"]
@@ -177,21 +179,20 @@ def _encoders(results: pd.DataFrame, benchmark: str) -> Iterator[Chart]:
     )
 
 
-def _doses(results: pd.DataFrame, benchmark: str, styles: Mapping[str, str]) -> Iterator[Chart]:
+def _doses(results: pd.DataFrame, benchmark: str, styles: Mapping[str, str], findings: pd.DataFrame) -> Iterator[Chart]:
     # A smaller training size is a point of the learning curve, a selector has no area.
     results = results[(results["train_size"] == results["train_size"].max()) & (results["formulation"] == "utility")]
-    found = results["encoder"].fillna("").str.extract(_DOSED)
-    if found["of"].isna().all():
-        return
+    of = {encoder: found for encoder in results["encoder"].dropna().unique() if (found := dose(encoder))}
     zero = results.loc[results["router"] == "zero-router"].set_index("seed")["auc_path"]
-    for encoder in found["of"].dropna().unique():
-        part = results[(found["of"] == encoder) | (results["encoder"] == encoder)]
-        dose = found["dose"].astype(float).reindex(part.index).fillna(0.0)
+    for encoder in dict.fromkeys(base for base, _ in of.values()):
+        percent = {encoder: 0.0} | {name: at for name, (base, at) in of.items() if base == encoder}
+        part = results[results["encoder"].isin(percent)]
+        doses = part["encoder"].map(percent)
         gain = part["auc_path"] - (part["seed"].map(zero) if len(zero) else 0.0)
         lines: dict[str, list[tuple[float, float, float | None, float | None]]] = {}
         data = []
         for router, own in _routers(part).items():
-            for at, values in gain[own.index].groupby(dose[own.index]):
+            for at, values in gain[own.index].groupby(doses[own.index]):
                 rows = own.loc[values.index]
                 test = nadeau_bengio(values.to_numpy(), rows["n_train"], rows["n_test"]) if len(values) > 1 else None
                 low, high = test.ci95 if test else (None, None)
@@ -201,57 +202,14 @@ def _doses(results: pd.DataFrame, benchmark: str, styles: Mapping[str, str]) -> 
             lines,
             title=f"What is left without locality? {encoder}",
             caption="AUC path above zero-router when the embeddings of a part of the queries are permuted among them, "
-            "the same splits at every dose; shaded: 95 % interval (Nadeau and Bengio).",
+            "the same splits at every dose; shaded: 95 % interval (Nadeau and Bengio)."
+            + dosed_correlations(findings, encoder),
             file=f"dose {benchmark} {encoder}",
             x_title="% of the queries permuted",
             y_title="gain over zero-router",
             styles=styles,
             data=pd.DataFrame(data, columns=["router", "percent", "gain", "low", "high"]),
         )
-
-
-def _locality(findings: pd.DataFrame, benchmark: str) -> Iterator[Chart]:
-    if not len(findings):
-        return
-    own = findings[findings["measure"] == "locality"]
-    for encoder, rows in own.groupby("encoder", sort=False):
-        agreement = rows[rows["quantity"] == "agreement"].sort_values("x")
-        if len(agreement):
-            at = agreement[["x", "value", "low", "high"]].to_numpy(dtype=float).tolist()
-            observed = [(x, value, None, None) for x, value, _, _ in at]
-            null = [(x, (low + high) / 2, low, high) for x, _, low, high in at]
-            single = rows[(rows["label"] == "") & rows["x"].isna()]
-            facts = dict(zip(single["quantity"].tolist(), single["value"].tolist(), strict=True))
-            words = ", ".join(
-                f"{name} {facts[key]:.3g}"
-                for key, name in (
-                    ("correlation", "correlation with distance"),
-                    ("p", "permutation p"),
-                    ("p_within_task", "within task p"),
-                    ("dimension", "intrinsic dimension (TwoNN)"),
-                )
-                if facts.get(key) is not None
-            )
-            yield curves(
-                {"observed": observed, "null": null},
-                title=f"Is performance local? {encoder}",
-                caption=f"Agreement of two queries' scores, without the models' and the queries' means, over their "
-                f"distance; shaded: 95 % of permutations of the queries. {words}.",
-                file=f"locality {benchmark} {encoder}",
-                x_title="distance",
-                y_title="agreement",
-                styles={"observed": "reference", "null": "c6 p2"},
-                data=agreement[["x", "value", "low", "high"]],
-            )
-        points = rows[rows["quantity"] == "map"].rename(columns={"value": "y"})[["x", "y", "label"]]
-        if len(points):
-            yield plane(
-                points.reset_index(drop=True),
-                title=f"The embedding by best model, {encoder}",
-                caption="Up to 1000 queries on the two widest directions of the embedding, coloured by the model that "
-                "answers best, the cheapest of several; no interval can be read off it.",
-                file=f"map {benchmark} {encoder}",
-            )
 
 
 def _growth(findings: pd.DataFrame, benchmark: str, styles: Mapping[str, str]) -> Iterator[Chart]:

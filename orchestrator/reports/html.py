@@ -38,6 +38,7 @@ class Section:
     #: `model, family, mean_cost, mean_score`, dearest last.
     models: tuple[Mapping[Any, Any], ...]
     #: Numbers of queries over splits: `train`, `validation`, `test` as "700" or "690 to 712".
+    #: Empty where no router was evaluated.
     sizes: Mapping[str, str]
     #: Validation and test queries of a split that were left out, "" when none were.
     dropped: str
@@ -58,7 +59,7 @@ class AcrossView:
     method: str = across.METHOD
 
 
-def render(sweep: Mapping[str, Any], frames: Frames) -> str:
+def render(sweep: Mapping[str, Any], frames: Frames, content: Content | None = None) -> str:
     """Lay a sweep's report out as HTML: no script, no network, every name escaped, the same bytes for the same input.
 
     Args:
@@ -66,12 +67,13 @@ def render(sweep: Mapping[str, Any], frames: Frames) -> str:
             `created_at`, `environments` (one dict per environment), `url_shown` (database, without a password),
             `skipped` (what was not computed, with the reason).
         frames: What the database holds of it.
+        content: What `assemble` makes of both, if it is there already.
 
     Raises:
-        AnalysisError: When there are no results, or the reference has none or may not be one.
+        AnalysisError: When the reference is no router of the sweep or may not be one.
     """
     results = frames.results
-    content = assemble(sweep, results, frames.findings)
+    content = content or assemble(sweep, results, frames.findings)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("orchestrator.reports"),
         autoescape=True,
@@ -125,7 +127,10 @@ def _across_view(part: across.AcrossPart, reference: str | None) -> AcrossView:
 def _sections(content: Content, frames: Frames) -> Sequence[Section]:
     results, frontier, models = frames.results, frames.frontier, frames.models
     sections = []
-    for i, (benchmark, panels) in enumerate(content.benchmarks.items(), 1):
+    panels_of = content.benchmarks
+    measured = frames.findings["benchmark"].dropna().unique().tolist() if len(frames.findings) else []
+    for i, benchmark in enumerate(dict.fromkeys([*panels_of, *measured]), 1):  # a study may measure and not evaluate
+        panels = panels_of.get(benchmark, [])
         rows = results[results["benchmark"] == benchmark]
         full = rows[rows["train_size"] == rows["train_size"].max()]
         own = models[models["benchmark"] == benchmark].sort_values(["mean_cost", "model"], kind="stable")
@@ -137,14 +142,16 @@ def _sections(content: Content, frames: Frames) -> Sequence[Section]:
                     PanelFigures(
                         content=panel,
                         frontier=frontier_figure(panel.panel, frontier, own, reference=content.reference)
-                        if panel.is_full
+                        if panel.is_full and not panel.is_dosed
                         else None,
                         forest=forest_figure(panel.comparisons, panel.panel.metric),
                     )
                     for panel in panels
                 ),
                 models=tuple(own.astype(object).where(own.notna(), None).to_dict("records")),
-                sizes={side: _range(full[f"n_{side}"]) for side in ("train", "validation", "test")},
+                sizes={side: _range(full[f"n_{side}"]) for side in ("train", "validation", "test")}
+                if len(full)
+                else {},
                 dropped=_range(full["n_dropped"]) if "n_dropped" in full and full["n_dropped"].any() else "",
                 charts=tuple(benchmark_charts(content, frames, benchmark)),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
@@ -11,9 +12,11 @@ from orchestrator.analysis.claim import claim_frame
 from orchestrator.analysis.labels import label_frame
 from orchestrator.analysis.settle import settlement_frame
 from orchestrator.reports import across, words
-from orchestrator.reports.content import Content, PanelContent
+from orchestrator.reports.content import Content, PanelContent, Standing
 from orchestrator.reports.settling import LABELS_HEAD, SETTLE_HEAD, claim_rows, judged_rows, labels_rows, labels_title
 
+#: What tells a leaderboard's panel, in the CSV.
+_PLACE = ("benchmark", "encoder", "formulation", "train_size")
 #: Columns of the claims: text that wraps.
 _CLAIMS = "".join(rf">{{\raggedright\arraybackslash}}p{{{width}\linewidth}}" for width in (0.26, 0.42, 0.24))
 #: What LaTeX would take for markup.
@@ -38,19 +41,18 @@ _LATEX = str.maketrans(
 
 
 def tables(content: Content) -> dict[str, pd.DataFrame]:
-    """Numbers of a report by table: `leaderboard`, comparisons, those across suites, label counts, rule and claims."""
+    """A report by table: `summary` (its words), `leaderboard`, comparisons, across suites, labels, rule, claims."""
     standings, compared = [], []
     for panel in content.panels:
-        place = {
-            "benchmark": panel.panel.benchmark,
-            "encoder": panel.panel.encoder,
-            "formulation": panel.panel.formulation,
-            "train_size": panel.panel.train_size,
-        }
+        place = {name: getattr(panel.panel, name) for name in _PLACE}
         standings += [{**place, **vars(row)} for row in panel.standings]
         for rows in panel.comparisons:
             compared += [row.as_dict() for row in rows.values()]
-    found = {"leaderboard": pd.DataFrame(standings)}
+    said = [("verdict", content.sentence), *(("limit", line) for line in content.limits)]
+    found = {
+        "summary": pd.DataFrame(said, columns=["kind", "text"]),
+        "leaderboard": pd.DataFrame(standings, columns=[*_PLACE, *(part.name for part in fields(Standing))]),
+    }
     if compared:
         found["comparisons"] = pd.DataFrame(compared)
     if content.labels:
@@ -65,6 +67,7 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
 def markdown(content: Content) -> str:
     """The verdict and every panel's leaderboard as Markdown."""
     parts = [f"# {_md(content.name)}", _md(content.question), f"**{_md(content.sentence)}**"]
+    parts += [f"- {_md(line)}" for line in content.limits]
     for part in content.across:
         head, rows = across.table(part)
         parts.append(f"## Across suites, {_md(part.title)}")
@@ -72,7 +75,7 @@ def markdown(content: Content) -> str:
         parts += [_md(note) for note in across.notes(part.rows) + across.rank_notes(part.ranks)]
         parts += [_grid(_rank_rows(part))] if part.ranks.ranking else []
     for panel in content.panels:
-        if panel.is_full:
+        if panel.is_full and not panel.is_dosed:
             parts += [f"## {_md(panel.panel.benchmark)}, {_md(panel.panel.title)}", _grid(_rows(panel, content))]
     if content.labels:
         parts.append(f"## {LABELS_HEAD}")
@@ -91,6 +94,7 @@ def markdown(content: Content) -> str:
 def latex(content: Content) -> str:
     r"""Leaderboards, label counts and claims as LaTeX `table`s with rules of `booktabs`; glyphs need `amssymb`."""
     parts = [r"% \usepackage{booktabs,amssymb,array}", "% " + " ".join(content.sentence.split())]
+    parts += ["% " + " ".join(line.split()) for line in content.limits]
     for part in content.across:
         head, body = across.table(part)
         if body:
@@ -99,7 +103,7 @@ def latex(content: Content) -> str:
                 _tabular([head, *body], f"Across suites, {part.title}: differences to {content.reference}. {told}")
             )
     for panel in content.panels:
-        if not panel.is_full:
+        if not panel.is_full or panel.is_dosed:
             continue
         caption = f"{panel.panel.benchmark}, {panel.panel.title}: means ± sd over {panel.panel.n_splits} splits"
         if panel.comparisons:

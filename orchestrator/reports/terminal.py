@@ -21,7 +21,7 @@ from orchestrator.analysis.sentences import comparison_sentence, points
 from orchestrator.analysis.verdicts import Kind
 from orchestrator.reports import across
 from orchestrator.reports.across import AcrossPart
-from orchestrator.reports.content import PanelContent, assemble
+from orchestrator.reports.content import Content, PanelContent, assemble
 from orchestrator.reports.settling import LABELS_HEAD, SETTLE_HEAD, claim_rows, labels_rows, labels_title
 from orchestrator.reports.words import (
     GLYPHS,
@@ -39,7 +39,11 @@ _STYLES = {Kind.BETTER: "bold blue", Kind.WORSE: "yellow", Kind.EQUIVALENT: "cya
 
 
 def print_report(
-    console: Console, sweep: Mapping[str, Any], results: pd.DataFrame, findings: pd.DataFrame | None = None
+    console: Console,
+    sweep: Mapping[str, Any],
+    results: pd.DataFrame,
+    findings: pd.DataFrame | None = None,
+    content: Content | None = None,
 ) -> None:
     """Print every leaderboard with its comparison table, label counts, what would settle it, then the sentence.
 
@@ -48,18 +52,26 @@ def print_report(
         sweep: `name`, `spec`, `reference`, `margin`.
         results: The view `results` of that sweep.
         findings: The view `findings` of it.
+        content: What `assemble` makes of both, if it is there already.
 
     Raises:
-        AnalysisError: When there are no results, or the reference has none or may not be one.
+        AnalysisError: When the reference is no router of the sweep or may not be one.
     """
-    content = assemble(sweep, results, findings)
+    content = content or assemble(sweep, results, findings)
+    dosed = sum(panel.is_dosed for panel in content.panels)
     for panel in content.panels:
+        if panel.is_dosed:
+            continue
         console.print()
         console.print(leaderboard(panel))
         if panel.comparisons:
             console.print(comparison_table(panel))
         elif panel.is_full and content.reference and not panel.has_reference:
             console.print(Text(f"{content.reference} has no result here, so nothing is compared with it."))
+    if dosed:
+        console.print(
+            Padding(Text(f"{dosed} panels of permuted embeddings are on the page and in the CSV.", "dim"), (0, 1))
+        )
     print_across(console, content.across, content.reference)
     for labels in content.labels:
         console.print()
@@ -73,6 +85,8 @@ def print_report(
     for line in skipped_lines(sweep.get("skipped") or ()):
         console.print(Padding(Text(line, style="dim"), (0, 1)))
     console.print()
+    for line in content.limits:
+        console.print(Padding(Text(line), (0, 1)))
     console.print(Padding(Text(content.sentence, style="bold"), (0, 1)))
 
 

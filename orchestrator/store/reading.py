@@ -49,7 +49,7 @@ def find_sweep(session: Session, name: str | None) -> str:
 
 
 def sweep_facts(session: Session, name: str, shown: str) -> dict[str, Any]:
-    """A sweep with its specification, the environments that computed it, and what was skipped, with the reason."""
+    """A sweep with its specification, evaluations by state, the environments, and what was skipped, with the reason."""
     row = session.rows(
         "SELECT id, name, spec, reference, margin, created_at, updated_at FROM sweep WHERE name = :n", n=name
     )[0]
@@ -68,11 +68,13 @@ def sweep_facts(session: Session, name: str, shown: str) -> dict[str, Any]:
            GROUP BY su.benchmark, su.encoder, su.router, u.reason ORDER BY min(su.position)""",
         s=row["id"],
     )
+    states = session.rows("SELECT state, n FROM progress WHERE sweep = :n AND kind = 'evaluate'", n=name)
     moment = datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {
         **row,
         "spec": json.loads(row["spec"]),
         "created_at": moment,
+        "states": {found["state"]: found["n"] for found in states},
         "environments": environments,
         "skipped": [dict(found) for found in skipped],
         "url_shown": shown,
@@ -97,6 +99,19 @@ def leaderboard_frame(session: Session, sweep: str) -> pd.DataFrame:
 def frontier_frame(session: Session, sweep: str) -> pd.DataFrame:
     """The view `frontier` of one sweep."""
     frame = _frame(session, "SELECT * FROM frontier WHERE sweep = :s ORDER BY unit_key, position", s=sweep)
+    frame["on_hull"] = frame["on_hull"].astype(bool)
+    return frame
+
+
+def hulls_frame(session: Session, sweep: str) -> pd.DataFrame:
+    """Of the view `frontier` of one sweep what a report draws, the vertices of hulls: a fifth of the rows."""
+    frame = _frame(
+        session,
+        """SELECT unit_key, router, cost, score, on_hull FROM frontier
+           WHERE sweep = :s AND on_hull = :yes ORDER BY unit_key, position""",
+        s=sweep,
+        yes=True,
+    )
     frame["on_hull"] = frame["on_hull"].astype(bool)
     return frame
 
@@ -130,17 +145,20 @@ def shares_frame(session: Session, sweep: str) -> pd.DataFrame:
     """
     return _frame(
         session,
-        """SELECT su.benchmark, su.encoder, su.router, substr(m.name, 16) AS model,
-                  sum(m.value) / max(counted.n) AS share, min(su.position) AS position
-           FROM sweep s
-           JOIN sweep_unit su ON su.sweep_id = s.id
-           JOIN unit u ON u.id = su.unit_id
-           JOIN metric m ON m.unit_id = u.id
-           JOIN (SELECT c.config, count(*) AS n FROM unit c WHERE c.state = 'done' AND c.kind = 'evaluate'
-                 GROUP BY c.config) counted ON counted.config = u.config
-           WHERE s.name = :s AND u.kind = 'evaluate' AND u.state = 'done' AND u.formulation = 'utility'
-             AND u.train_size = 1 AND u.twin = :twin AND m.name > 'share:balanced:' AND m.name < 'share:balanced;'
-           GROUP BY su.benchmark, su.encoder, su.router, m.name
+        """WITH own AS (
+               SELECT su.benchmark, su.encoder, su.router, su.position, u.id
+               FROM sweep s JOIN sweep_unit su ON su.sweep_id = s.id JOIN unit u ON u.id = su.unit_id
+               WHERE s.name = :s AND u.kind = 'evaluate' AND u.state = 'done' AND u.formulation = 'utility'
+                 AND u.train_size = 1 AND u.twin = :twin)
+           SELECT own.benchmark, own.encoder, own.router, substr(m.name, 16) AS model,
+                  sum(m.value) / max(counted.n) AS share, min(own.position) AS position
+           FROM own
+           JOIN metric m ON m.unit_id = own.id
+           JOIN (SELECT benchmark, encoder, router, count(*) AS n FROM own GROUP BY benchmark, encoder, router) counted
+             ON counted.benchmark = own.benchmark AND counted.router = own.router
+            AND coalesce(counted.encoder, '') = coalesce(own.encoder, '')
+           WHERE m.name > 'share:balanced:' AND m.name < 'share:balanced;'
+           GROUP BY own.benchmark, own.encoder, own.router, m.name
            ORDER BY position, model""",
         s=sweep,
         twin=False,

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -200,13 +201,13 @@ def compute(store: Store, plan: Plan, outcomes: Outcomes) -> None:
         return registry.put_environment(session, {"roadtest": "made up", "machine": {"cpu": "made up"}})
 
     environment_id = store.transact(begin)
-    while True:
+    rows: Sequence[Mapping[str, Any]] = [{}]
+    while rows:
         with store.begin() as session:
             rows = claims.claim(session, sweep_id, coordinator, limit=1000, lease=3600)
-            finished = [_finished(units[row["position"]], row, outcomes) for row in rows]
-            results.record(session, coordinator, finished, environment_id=environment_id)
-        if not rows:
-            break
+            if rows:
+                finished = [_finished(units[row["position"]], row, outcomes) for row in rows]
+                results.record(session, coordinator, finished, environment_id=environment_id)
     with store.begin() as session:
         claims.end(session, coordinator, 0)
 
@@ -225,8 +226,8 @@ def _finished(planned: Any, row: Mapping[str, Any], outcomes: Outcomes) -> resul
     return results.Finished(result=outcomes.evaluated(benchmark, unit), embedding_sha256="0" * 64, **claim)
 
 
-def fill(url: str, folder: Path, n_metrics: int) -> int:
-    """Make the database; returns its number of metrics."""
+def fill(url: str, folder: Path, n_metrics: int) -> None:
+    """Make a database of at least so many metrics."""
     benchmarks, outcomes = write_benchmarks(folder), Outcomes()
     small = [{"name": "knn", "twin": True}, {"name": "linear", "tune": True}]
     store = open_store(url)
@@ -244,11 +245,10 @@ def fill(url: str, folder: Path, n_metrics: int) -> int:
         make(STUDY, study="locality", routers=["zero-router", *small], root_seed=1000)
         make(SMALL, benchmarks=benchmarks[:1], routers=["zero-router", *small], seeds=10, root_seed=2000)
         number = 0
-        while (n := make(f"other-{number}", root_seed=1 + number)) < n_metrics:
+        while make(f"other-{number}", root_seed=1 + number) < n_metrics:
             number += 1
     finally:
         store.close()
-    return n
 
 
 @contextmanager
@@ -273,7 +273,12 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with database(folder, postgres=asked.postgres) as url:
             if not (folder / "scale.db").exists():
-                fill(url, folder, asked.metrics)
+                # In a process of its own: a command's peak would begin at that of the process that starts it.
+                filling = get_context("spawn").Process(target=fill, args=(url, folder, asked.metrics))
+                filling.start()
+                filling.join()
+                if filling.exitcode:
+                    raise SystemExit(filling.exitcode)
             look(folder, url)
 
 
@@ -291,11 +296,9 @@ def look(folder: Path, url: str) -> None:
         ("compare", "linear", "knn", "--sweep", REPORTED),
         ("status", "--sweep", REPORTED),
         ("sql", board, "--json"),
-        ("export", "--sweep", REPORTED, "--out", folder / "export"),
     ):
         cost = measured(command(*arguments, "--db", url), folder, out=folder / "said")
-        words = [str(word) for word in arguments if not isinstance(word, Path)]
-        _row(" ".join(words)[:43], cost, (folder / "said").stat().st_size)
+        _row(" ".join(arguments)[:43], cost, (folder / "said").stat().st_size)
 
 
 def _row(name: str, cost: Cost, n_bytes: int) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 from urllib.parse import unquote
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from orchestrator.reports.charts import bars, curves, matrix, plane
 from orchestrator.reports.content import assemble
 from orchestrator.reports.evidence import Frames, benchmark_charts, shift_charts
 from orchestrator.reports.html import render
+from orchestrator.reports.papers import latex, markdown, tables
 from orchestrator.reports.published import published
+from orchestrator.reports.terminal import print_report
 
 POSITIONS = {"oracle": 0, "zero-router": 1, "knn": 2, "knn blind twin": 3, "linear": 4}
 
@@ -117,20 +121,78 @@ def test_locality_stands_beside_its_null() -> None:
         [
             finding("agreement", 0.3, x=0.2, low=-0.1, high=0.1),
             finding("agreement", 0.1, x=0.8, low=-0.2, high=0.2),
-            finding("correlation", -0.25),
+            finding("agreement", 0.2, x=0.2, low=-0.1, high=0.1, label="model-centred"),
+            finding("correlation", -0.25, low=-0.03, high=0.02),
             finding("p", 0.01),
+            finding("p_within_task", 0.34),
+            finding("correlation", -0.05, low=-0.04, high=0.04, label="same task"),
+            finding("p", 0.02, label="same task"),
+            finding("dosed_correlation", -0.125, x=50.0),
+            finding("binned_correlation", -0.8, low=-0.9, high=0.85),
+            finding("binned_p", 0.4),
+            finding("undefined_share", 0.57),
+            finding("dimension", 12.34),
             finding("map", 0.5, x=-0.5, label="m1"),
             finding("map", -0.5, x=0.5, label="m2"),
         ]
     )
     found = charts(results(), findings=findings)
     chart = found["Is performance local? e"]
-    observed, null = chart.series
-    assert (observed.name, null.name) == ("observed", "null")
+    observed, null, centred = chart.series
+    assert (observed.name, null.name, centred.name) == ("observed", "null", "observed, queries' means kept")
+    assert [text for *_, text in centred.points] == ["observed, queries' means kept: 0.20 at 0.2"]
     assert observed.band is None
     assert null.band is not None
-    assert "correlation with distance -0.25, permutation p 0.01" in chart.caption
+    table = found["Locality in numbers, e"]
+    assert [row[1:] for row in table.rows] == [
+        ("−0.250", "−0.0300 to 0.0200", "0.0100"),
+        ("−0.250", "–", "0.340"),
+        ("−0.0500", "−0.0400 to 0.0400", "0.0200"),
+        ("−0.800", "−0.900 to 0.850", "0.400"),
+    ]
+    assert (
+        "95 % of permutations lie between −0.90 and 0.85, and −0.80 lies within: it shows no locality." in table.caption
+    )
+    assert "57 % of the pairs have no such correlation" in table.caption
+    assert "Intrinsic dimension (TwoNN): 12.3." in table.caption
     assert [label for *_, label in found["The embedding by best model, e"].points] == ["m1", "m2"]
+
+
+def test_a_binned_correlation_beyond_its_null_is_said_to_be() -> None:
+    findings = pd.DataFrame([finding("binned_correlation", -0.95, low=-0.9, high=0.85), finding("binned_p", 0.01)])
+    table = charts(results(), findings=findings)["Locality in numbers, e"]
+    assert "and −0.95 lies outside." in table.caption
+    # Findings of the measure's first version have neither bins nor nulls of correlations.
+    old = pd.DataFrame([finding("correlation", -0.25), finding("p", 0.01)])
+    assert charts(results(), findings=old)["Locality in numbers, e"].rows[0][1:] == ("−0.250", "–", "0.0100")
+
+
+def test_dosed_panels_are_folded_into_one_picture() -> None:
+    dosed = [row("knn", seed, 56 + seed, encoder="e, 50% permuted") for seed in range(3)]
+    frame = results(*dosed)
+    findings = pd.DataFrame([finding("correlation", -0.25), finding("dosed_correlation", -0.125, x=50.0)])
+    sweep = {"name": "s", "spec": {"encoders": ["e"]}, "reference": "knn", "margin": 1.0}
+    content = assemble(sweep, frame)
+    assert [(panel.panel.encoder, panel.is_dosed) for panel in content.panels] == [
+        ("e", False),
+        ("e, 50% permuted", True),
+    ]
+    models = pd.DataFrame(columns=["benchmark", "model", "family", "mean_cost", "mean_score"])
+    frontier = pd.DataFrame(columns=["unit_key", "router", "cost", "score", "on_hull"])
+    given = Frames(results=frame, frontier=frontier, models=models, findings=findings)
+    page = render({**sweep, "created_at": "2026-11-25", "url_shown": "x"}, given)
+    open_part, _, folded = page.partition('<details class="dosed">')
+    assert "Leaderboards of 1 permuted embeddings" in folded
+    assert "50% permuted: means" not in open_part
+    assert "left: −0.2500 at 0 %, −0.1250 at 50 %." in open_part
+    out = io.StringIO()
+    print_report(Console(file=out, width=200, color_system=None), sweep, frame)
+    assert "b · e" in out.getvalue()
+    assert "permuted ·" not in out.getvalue()
+    assert "1 panels of permuted embeddings" in out.getvalue()
+    for text in (markdown(content), latex(content)):
+        assert "permuted" not in text
+    assert "e, 50% permuted" in set(tables(content)["leaderboard"]["encoder"])
 
 
 def test_scaling_and_maintenance() -> None:

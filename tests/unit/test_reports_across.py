@@ -136,7 +136,16 @@ def test_papers(content: Content) -> None:
     assert r"\caption{Across suites, minilm: primary family" in latex(content)
     assert r"$\tau$" in latex(content)
     found = tables(content)
-    assert set(found) == {"leaderboard", "comparisons", "across-suites", "suites", "ranks", "settled", "claims"}
+    assert set(found) == {
+        "summary",
+        "leaderboard",
+        "comparisons",
+        "across-suites",
+        "suites",
+        "ranks",
+        "settled",
+        "claims",
+    }
     own = found["across-suites"].query("candidate == 'good' and metric == 'auc' and primary")
     assert own["difference"].item() == pytest.approx(7)
     assert len(found["suites"].query("candidate == 'same' and metric == 'auc' and encoder == 'minilm'")) == 4
