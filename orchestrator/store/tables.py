@@ -232,6 +232,7 @@ unit = Table(
         nullable=False,
         default=False,
         doc="Whether it is a blind twin.",
+        info=JOIN,
     ),
     Column(
         "privileged",
@@ -239,6 +240,7 @@ unit = Table(
         nullable=False,
         default=False,
         doc="Whether the router sees test outcomes.",
+        info=JOIN,
     ),
     Column(
         "query_blind",
