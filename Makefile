@@ -38,7 +38,7 @@ format: setup
 # Pages that are written from the code: the schema, and the cookbook's answers (30 s).
 docs: setup
 	$(BIN)/python -m orchestrator.store.schema_docs
-	$(BIN)/python -m tests.cookbook --write
+	$(BIN)/python -m tests.cookbook
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.run
