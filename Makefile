@@ -4,7 +4,7 @@ BIN := .venv/bin
 # uv installs the rest in 10 s where pip takes 150; it reads no pip.conf, so where it finds no registry pip goes on.
 INSTALL := packages() { { $(BIN)/pip install --quiet --constraint constraints.txt uv && VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet "$$@"; } || $(BIN)/pip install --quiet "$$@"; }; packages
 
-.PHONY: setup demo test lint format bench cluster chaos clean
+.PHONY: setup demo test lint format docs bench cluster chaos clean
 
 setup: .venv/.ready
 
@@ -34,6 +34,11 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Pages that are written from the code: the schema, and the cookbook's answers (30 s).
+docs: setup
+	$(BIN)/python -m orchestrator.store.schema_docs
+	$(BIN)/python -m tests.cookbook
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.run

@@ -1,94 +1,146 @@
-"""Do the answers in docs/cookbook.md still hold?
+"""What does docs/cookbook.md show? Its queries, the database that answers them, and the answers written into the page.
 
-python -m tests.cookbook            # make the database, ask everything, compare
-python -m tests.cookbook --write    # and put the answers into the page
+`python -m tests.cookbook` runs the page's sweeps in a folder of its own and writes what the queries return into the
+page; `--check` only says what has changed, `--keep FOLDER` keeps the database.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from decimal import Decimal
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
-from tests.runs import roadtest
+from orchestrator import api
+from orchestrator.cli.output import print_rows
+from orchestrator.store.reading import run_statement
+from orchestrator.sweep import Sweep
+from tests.tiny import write_tables
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "cookbook.md"
-SWEEPS = ("cookbook", "cookbook-locality")
-#: A query, and the answer below it where there is one.
-BLOCK = re.compile(r"```sql\n(?P<query>.*?)```\n(\n```text\n(?P<answer>.*?)```\n)?", re.DOTALL)
+_RECIPE = re.compile(r"^### (.+?)\n(?:(?!^### ).)*?^```sql\n(.*?)^```\n+^```text( observed)?\n(.*?)^```$", re.M | re.S)
+#: Other machines agree to 1e-6; the page shows six digits.
+TOLERANCE = 2e-5
 
 
-def make_database(folder: Path) -> str:
-    """Run the page's sweeps; the URL of their database."""
-    for sweep in SWEEPS:
-        roadtest("run", ROOT / "sweeps" / f"{sweep}.yaml", "--executor", "local", "--workers", "1", cwd=folder)
-    return f"sqlite:///{folder}/roadtest.db"
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One question of the page."""
+
+    question: str
+    sql: str
+    #: Its answer as `roadtest sql` printed it.
+    output: str
+    #: Whether the answer has observations, such as seconds, and so is another one in every run.
+    observed: bool
+    #: Where the answer is in the page.
+    span: tuple[int, int]
+
+    def agrees(self, output: str) -> bool:
+        """Whether the page shows this answer: of observations the same columns and as many rows."""
+        if self.observed:
+            return _shape(self.output) == _shape(output)
+        shown, found = self.output.split(), output.split()
+        return len(shown) == len(found) and all(map(_same, shown, found))
 
 
-def questions(page: str) -> Iterator[tuple[str, str]]:
-    """Every query with the answer that the page has ("" where it has none)."""
-    for block in BLOCK.finditer(page):
-        yield block["query"], block["answer"] or ""
+def _shape(output: str) -> tuple[list[str], int]:
+    lines = output.splitlines()
+    return lines[0].split() if lines else [], len(lines)
 
 
-def answer(query: str, url: str) -> str:
-    """Ask as `roadtest sql --csv` does; numbers to six digits, in columns."""
-    from orchestrator import api
-
-    frame = api.query(query, db=url)
-    rows = [list(frame.columns), *([_shown(value) for value in row] for row in frame.itertuples(index=False))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
-    )
-
-
-def _shown(value: object) -> str:
-    if value is None or value != value:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float | Decimal) else str(value)
-
-
-def same(one: str, other: str) -> bool:
-    """Equal words and lines, numbers within 0.01 or a thousandth of themselves: other machines round otherwise."""
-    lines, others = one.splitlines(), other.splitlines()
-    return len(lines) == len(others) and all(
-        len(a.split()) == len(b.split()) and all(map(_alike, a.split(), b.split()))
-        for a, b in zip(lines, others, strict=True)
-    )
-
-
-def _alike(a: str, b: str) -> bool:
+def _same(shown: str, found: str) -> bool:
+    if shown == found:
+        return True
     try:
-        return abs(float(a) - float(b)) <= max(0.01, 1e-3 * abs(float(a)))
+        a, b = float(shown), float(found)
     except ValueError:
-        return a == b
+        return False
+    return abs(a - b) <= TOLERANCE * max(abs(a), abs(b))
 
 
-def main() -> None:
-    """Compare, or write."""
+def recipes(text: str) -> list[Recipe]:
+    """Every question of the page, in order."""
+    return [
+        Recipe(question=m[1], sql=m[2].strip(), output=m[4], observed=m[3] is not None, span=m.span(4))
+        for m in _RECIPE.finditer(text)
+    ]
+
+
+def answer(url: str, sql: str) -> str:
+    """What `roadtest sql` prints, without blanks at the ends of lines."""
+    columns, rows = run_statement(url, sql)
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        print_rows((dict(zip(columns, row, strict=True)) for row in rows), as_json=False)
+    return "".join(f"{line.rstrip()}\n" for line in shown.getvalue().splitlines())
+
+
+def fill(text: str, url: str) -> str:
+    """The page with this database's answers; those of observations stay while columns and number of rows do."""
+    parts, end = [], 0
+    for recipe in recipes(text):
+        found = answer(url, recipe.sql)
+        parts += [text[end : recipe.span[0]], recipe.output if recipe.agrees(found) else found]
+        end = recipe.span[1]
+    return "".join(parts) + text[end:]
+
+
+def build(folder: Path) -> str:
+    """Run the page's sweeps into a SQLite database of this folder; returns its URL."""
+    url = f"sqlite:///{folder}/roadtest.db"
+    for sweep in (Sweep.from_yaml(ROOT / "sweeps" / f"{name}.yaml") for name in ("cookbook", "cookbook-next")):
+        assert api.run(sweep, db=url, executor="local").exit_code == 0
+    with patch("workers.routers.knn.KNN.predict_many", _break):
+        assert api.run(_faults(folder), db=url, executor="local").exit_code == 1
+    return url
+
+
+def _faults(folder: Path) -> Sweep:
+    """A sweep with trouble: 7 cells of 60 × 3 are not observed, and a router breaks."""
+    return Sweep.from_dict(
+        {
+            "name": "faults",
+            "benchmarks": [{"name": "tiny", "path": str(write_tables(folder / "tiny"))}],
+            "encoders": ["hash-ngrams"],
+            "routers": ["oracle", "zero-router", {"name": "knn@5", "use": "knn", "k": 5}],
+            "seeds": 2,
+            "reference": "zero-router",
+            "protocol": {"bootstrap": 0},
+        }
+    )
+
+
+def _break(*_: Any, **__: Any) -> Iterator[Any]:
+    raise ZeroDivisionError("broken on purpose")
+
+
+def main() -> int:
+    """Write the page, or say what has changed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the answers into the page")
-    write = parser.parse_args().write
-    page = PAGE.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix="rt-cookbook-") as folder:
-        url = make_database(Path(folder))
-        if write:
-            PAGE.write_text(
-                BLOCK.sub(
-                    lambda block: f"```sql\n{block['query']}```\n\n```text\n{answer(block['query'], url)}```\n", page
-                ),
-                encoding="utf-8",
-            )
-            return
-        wrong = [query for query, printed in questions(page) if not same(printed, answer(query, url))]
-    sys.exit("\n".join(f"another answer than printed:\n{query}" for query in wrong) or 0)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when the page is out of date")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where to build the database, and leave it")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = asked.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        url = build(folder.resolve())
+        text = PAGE.read_text(encoding="utf-8")
+        changed = [recipe.question for recipe in recipes(text) if not recipe.agrees(answer(url, recipe.sql))]
+        if not asked.check:
+            PAGE.write_text(fill(text, url), encoding="utf-8")
+    for question in changed:
+        sys.stderr.write(f"{'out of date' if asked.check else 'written'}: {question}\n")
+    return int(asked.check and bool(changed))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

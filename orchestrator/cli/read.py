@@ -118,23 +118,26 @@ def compare(
 
 
 def sql(
-    query: Annotated[str, typer.Argument(help="One SELECT statement over the views and tables of docs/sql.md.")],
+    query: Annotated[str, typer.Argument(help="One SELECT statement over the views and tables of docs/schema.md.")],
     db: Database = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Query the database; read-only."""
+    import csv
     import sys
 
-    from orchestrator import api
     from orchestrator.cli.output import print_rows
+    from orchestrator.store import open_store, reading
 
-    frame = api.query(query, db=db)
+    open_store(db, create=False).close()
+    columns, rows = reading.run_statement(db, query)
     if as_csv:
-        frame.to_csv(sys.stdout, index=False)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
         return
-    rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-    print_rows(rows, as_json=as_json)
+    print_rows((dict(zip(columns, row, strict=True)) for row in rows), as_json=as_json)
 
 
 def export(
@@ -154,7 +157,7 @@ def export(
             for view, frame in reading.view_frames(session, name, views.NAMES):
                 path = out / f"{view}.{format}"
                 if format == "parquet":
-                    frame.to_parquet(path, index=False)
+                    frame.to_parquet(path, index=False, schema=reading.parquet_schema(view))
                 else:
                     frame.to_csv(path, index=False)
                 typer.echo(f"{path}: {len(frame)} rows")

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sqlalchemy import exc, text
 from orchestrator.errors import NotFoundError, QueryError
 from orchestrator.store.engine import make_engine, resolve_url
 from orchestrator.store.store import Session
+from orchestrator.store.view_columns import VIEWS, View
 from workers.plugins import nearest
 
 #: First words of statements that only read.
@@ -229,9 +231,40 @@ def models_frame(session: Session, sweep: str) -> pd.DataFrame:
 
 
 def view_frames(session: Session, sweep: str, views: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Views of one sweep, one at a time, for `export`."""
+    """Views of one sweep, one at a time, for `export`; of the same types on both databases, empty or not."""
     for view in views:
-        yield view, _frame(session, f"SELECT * FROM {view} WHERE sweep = :s", s=sweep)
+        yield view, typed(_frame(session, f"SELECT * FROM {view} WHERE sweep = :s", s=sweep), VIEWS[view])
+
+
+def typed(frame: pd.DataFrame, view: View) -> pd.DataFrame:
+    """Rows of a view with numbers, booleans and times as their kinds say, which SQLite and empty columns do not."""
+    columns = {}
+    for name, column in view.columns.items():
+        found = frame[name]
+        if column.kind == "timestamp":
+            found = pd.to_datetime(found, utc=True).astype("datetime64[us, UTC]")
+        elif column.kind == "integer":
+            found = found.astype("Int64" if found.isna().any() else "int64")
+        elif column.kind == "double":
+            found = found.astype("float64")
+        elif column.kind == "boolean":
+            found = found.astype("bool")
+        columns[name] = found
+    return pd.DataFrame(columns)
+
+
+def parquet_schema(view: str) -> Any:
+    """Arrow's types of a view's columns: a column without values has its type all the same."""
+    import pyarrow as pa
+
+    kinds = {
+        "text": pa.string(),
+        "integer": pa.int64(),
+        "double": pa.float64(),
+        "boolean": pa.bool_(),
+        "timestamp": pa.timestamp("us", "UTC"),
+    }
+    return pa.schema([(name, kinds[column.kind]) for name, column in VIEWS[view].columns.items()])
 
 
 def _frame(session: Session, sql: str, **values: Any) -> pd.DataFrame:
@@ -280,7 +313,17 @@ def _authorize(action: int, first: str | None, second: str | None, _database: st
 
 
 def run_query(url: str | None, sql: str) -> pd.DataFrame:
-    """Run one read-only statement that a person typed.
+    """Run one read-only statement that a person typed, as a data frame.
+
+    Raises:
+        QueryError: Not a single reading statement, or the database refuses it.
+    """
+    columns, rows = run_statement(url, sql)
+    return pd.DataFrame(rows, columns=columns)
+
+
+def run_statement(url: str | None, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Run one read-only statement that a person typed: names of its columns, and its rows as they are.
 
     Raises:
         QueryError: Not a single reading statement, or the database refuses it.
@@ -290,11 +333,19 @@ def run_query(url: str | None, sql: str) -> pd.DataFrame:
         with _reading_only(url) as session:
             # Without parameters `%` is a percent sign.
             rows = session.connection.execution_options(no_parameters=True).exec_driver_sql(statement)
-            return pd.DataFrame(rows.fetchall(), columns=list(rows.keys()))
+            return list(rows.keys()), [tuple(map(_number, row)) for row in rows]
     except exc.DBAPIError as error:
         raise QueryError(f"the database refuses this: {str(error.orig).strip()}") from error
     except exc.ResourceClosedError as error:
         raise QueryError("the statement returns no rows.") from error
+
+
+def _number(value: Any) -> Any:
+    """PostgreSQL's `numeric`, which sums and means of integers are, as the integer or double that SQLite has there."""
+    if not isinstance(value, Decimal):
+        return value
+    exponent = value.as_tuple().exponent
+    return int(value) if isinstance(exponent, int) and exponent >= 0 else float(value)
 
 
 def status(session: Session, sweep: str) -> dict[str, Any]:

@@ -1,10 +1,15 @@
-"""The views: the stable surface for people's queries and for the reports (design 5)."""
+"""The views: the stable surface for people's queries and for the reports (design 5).
+
+What their columns hold is said in `view_columns`.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-NAMES = ("leaderboard", "results", "decisions", "frontier", "findings", "progress", "failures")
+from orchestrator.store.view_columns import VIEWS
+
+NAMES = tuple(VIEWS)
 
 
 def recreate(connection: Connection) -> None:

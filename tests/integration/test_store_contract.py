@@ -676,6 +676,27 @@ class TestStoreContract:
             reading.run_query(url, sql)
         assert bench.rows("SELECT count(*) AS n FROM unit WHERE state = 'ready' AND reason IS NULL") == [{"n": 7}]
 
+    def test_other_ways_of_writing_are_refused(self, bench: Bench, url: str) -> None:
+        for sql in (
+            "SELECT * INTO stolen FROM unit",
+            "SELECT * FROM unit FOR UPDATE",
+            "SELECT nextval('unit_id_seq')",
+            "SELECT lo_create(0)",
+            "SELECT query_to_xml('DELETE FROM unit', true, true, '')",
+            "SELECT * FROM pragma_journal_mode('delete')",
+            "SELECT writefile('x', 'y')",
+            "VACUUM INTO 'x.db'",
+            "WITH a AS (SELECT 1) INSERT INTO metric SELECT id, 'x', 1 FROM unit",
+            "EXPLAIN ANALYZE SELECT 1; DELETE FROM unit",
+            "/* SELECT */ DELETE FROM unit",
+            "DO $$ BEGIN DELETE FROM unit; END $$",
+            "COMMIT",
+        ):
+            with pytest.raises(QueryError):
+                reading.run_query(url, sql)
+                pytest.fail(f"was let through: {sql}")
+        assert bench.rows("SELECT count(*) AS n FROM unit WHERE state = 'ready' AND reason IS NULL") == [{"n": 7}]
+
     @pytest.mark.parametrize(
         ("sql", "rows"),
         [
