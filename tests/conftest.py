@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import yaml
 from tests import postgres
 from tests.postgres import PostgresServer
 from tests.tiny import write_tables
+
+# Ray gives its workers niceness 15: beside other tests they would starve until their units count as hung.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAULTS = 6
+FAULTS = 4
 
 
 @pytest.mark.slow
