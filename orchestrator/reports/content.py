@@ -73,7 +73,10 @@ class Content:
     name: str
     reference: str | None
     margin: float
+    #: What holds across suites where there are several, else what holds of each benchmark.
     sentence: str
+    #: What holds benchmark by benchmark, where `sentence` is about suites.
+    counts: str = ""
     #: What cannot be concluded, and why; none of a finished sweep of enough splits.
     limits: tuple[str, ...] = ()
     panels: tuple[PanelContent, ...]
@@ -140,7 +143,8 @@ def assemble(
     # Permuted embeddings are the doses of one experiment, not encoders that more could be said across.
     whole = results[results["encoder"].map(dose).isna()]
     across = across_parts(whole, reference, margin=margin, spec=spec)
-    said = (verdict_sentence(comparisons, reference), across_sentence([row for part in across for row in part.rows]))
+    verdict = verdict_sentence(comparisons, reference)
+    suites_verdict = across_sentence([row for part in across for row in part.rows])
     labels = label_tables(whole, reference, delta=margin, spec=spec)
     settlements = settle(
         whole,
@@ -155,7 +159,8 @@ def assemble(
         name=str(sweep["name"]),
         reference=named,
         margin=margin,
-        sentence=f"Nothing was compared: {named} has no result." if waiting else " ".join(filter(None, said)),
+        sentence=f"Nothing was compared: {named} has no result." if waiting else suites_verdict or verdict,
+        counts=verdict if suites_verdict and not waiting else "",
         limits=tuple(lacking),
         across=across,
         panels=tuple(_panel_content(panel, comparisons, reference, is_full=id(panel) in full) for panel in cut),

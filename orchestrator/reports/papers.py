@@ -48,7 +48,8 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
         standings += [{**place, **vars(row)} for row in panel.standings]
         for rows in panel.comparisons:
             compared += [row.as_dict() for row in rows.values()]
-    said = [("verdict", content.sentence), *(("limit", line) for line in content.limits)]
+    said = [("verdict", line) for line in (content.sentence, content.counts) if line]
+    said += [("limit", line) for line in content.limits]
     found = {
         "summary": pd.DataFrame(said, columns=["kind", "text"]),
         "leaderboard": pd.DataFrame(standings, columns=[*_PLACE, *(part.name for part in fields(Standing))]),
@@ -67,6 +68,7 @@ def tables(content: Content) -> dict[str, pd.DataFrame]:
 def markdown(content: Content) -> str:
     """The verdict and every panel's leaderboard as Markdown."""
     parts = [f"# {_md(content.name)}", _md(content.question), f"**{_md(content.sentence)}**"]
+    parts += [_md(content.counts)] if content.counts else []
     parts += [f"- {_md(line)}" for line in content.limits]
     for part in content.across:
         head, rows = across.table(part)
@@ -94,7 +96,7 @@ def markdown(content: Content) -> str:
 def latex(content: Content) -> str:
     r"""Leaderboards, label counts and claims as LaTeX `table`s with rules of `booktabs`; glyphs need `amssymb`."""
     parts = [r"% \usepackage{booktabs,amssymb,array}", "% " + " ".join(content.sentence.split())]
-    parts += ["% " + " ".join(line.split()) for line in content.limits]
+    parts += ["% " + " ".join(line.split()) for line in (content.counts, *content.limits) if line]
     for part in content.across:
         head, body = across.table(part)
         if body:

@@ -87,6 +87,8 @@ def print_report(
     console.print()
     for line in content.limits:
         console.print(Padding(Text(line), (0, 1)))
+    if content.counts:
+        console.print(Padding(Text(content.counts), (0, 1)))
     console.print(Padding(Text(content.sentence, style="bold"), (0, 1)))
 
 
