@@ -35,6 +35,8 @@ from orchestrator.reports.words import (
     spread,
 )
 
+#: Characters of a line that every column of a pair's comparison across suites fits in.
+WIDE = 132
 _STYLES = {Kind.BETTER: "bold blue", Kind.WORSE: "yellow", Kind.EQUIVALENT: "cyan"}
 
 
@@ -113,7 +115,9 @@ def print_pair_across(console: Console, rows: Sequence[AcrossSuites]) -> None:
         return
     title = f"{rows[0].candidate} − {rows[0].reference} across suites: one pair, exploratory"
     console.print()
-    console.print(_text_table(title, *across.pair_table(rows)))
+    head, body = across.pair_table(rows)
+    shown = [i for i, name in enumerate(head) if name != "new suite" or console.width >= WIDE]
+    console.print(_text_table(title, [head[i] for i in shown], [[row[i] for i in shown] for row in body]))
     for note in [across.METHOD, *across.notes(rows)]:
         console.print(Padding(Text(note, style="dim"), (0, 1)))
     for row in rows:
@@ -149,8 +153,8 @@ def print_readings(console: Console, readings: Sequence[Reading]) -> None:
 def print_comparisons(console: Console, rows: Sequence[Comparison]) -> None:
     """Print one pair's comparisons: the numbers of every benchmark and metric, then a sentence for each judged one."""
     table = _table(f"{rows[0].candidate} − {rows[0].reference}, margin ±{rows[0].margin:g}")
-    table.add_column("benchmark")
-    table.add_column("encoder")
+    table.add_column("benchmark", overflow="fold")
+    table.add_column("encoder", overflow="fold")
     table.add_column("metric")
     for head in ("difference", "95 % interval", "p", "detectable", "splits"):
         table.add_column(head, justify="right", no_wrap=True)

@@ -202,9 +202,9 @@ def test_baselines_stand_under_every_encoder(results: pd.DataFrame) -> None:
         assert "zero-router" in {row.candidate for row in part.judged}
 
 
-def printed(show: Any, *what: Any) -> str:
+def printed(show: Any, *what: Any, width: int = 150) -> str:
     out = io.StringIO()
-    show(Console(file=out, width=150, color_system=None), *what)
+    show(Console(file=out, width=width, color_system=None), *what)
     return out.getvalue()
 
 
@@ -215,6 +215,14 @@ def test_a_pair_across_suites(results: pd.DataFrame) -> None:
     assert "Signed-rank test refused: with 0 suites that differ the smallest p is 1" in said
     assert "Across 4 suites with minilm, same is equivalent to reference within ±1 AUC point" in said
     assert printed(print_pair_across, []) == ""
+
+
+def test_a_verdict_is_whole_in_a_terminal_of_120_characters(results: pd.DataFrame) -> None:
+    pair = across_pair(results, "good", "reference", "minilm")
+    said = printed(print_pair_across, pair, width=120)
+    assert "▲ better" in said
+    assert "new suite" not in said
+    assert "new suite" in printed(print_pair_across, pair)
 
 
 def test_readings_of_a_pair(results: pd.DataFrame) -> None:
