@@ -15,8 +15,8 @@ from workers.routers.base import Prediction, Router, mean_outcomes, routers
 @pytest.mark.parametrize("name", routers())
 def test_every_router_passes(name):
     cls = routers()[name]
-    # One epoch says as much about the contract as thirty.
-    few = {key: 1 for key in ("epochs", "ppo_epochs") if key in cls().params()}
+    # One epoch says as much about the contract as thirty, and ten neighbours of a support set as much as a hundred.
+    few = {key: n for key, n in {"epochs": 1, "ppo_epochs": 1, "k": 10}.items() if key in cls().params()}
     failed = [f"{f.check}: {f.message}" for f in check_router(cls, few) if f.passed is False]
     assert not failed
 
