@@ -44,19 +44,20 @@ class Change:
             said = f"{self.ratio:.3g} x, no history"
         else:
             said = f"{self.ratio:.3g} x, before {self.before:.3g} x ({self.ratio / self.before - 1:+.0%})"
-        missed = self.wanted is not None and self.ratio < self.wanted
-        marks = [", SLOWER"] * self.slower + [f", aimed at {self.wanted:.3g} x"] * missed
-        return f"{self.name}: {said}{''.join(marks)}"
+        slower = ", SLOWER" if self.slower else ""
+        missed = f", aimed at {self.wanted:.3g} x" if self.wanted is not None and self.ratio < self.wanted else ""
+        return f"{self.name}: {said}{slower}{missed}"
 
 
-def load(path: Path = HISTORY) -> list[Run]:
+def load(path: Path | None = None) -> list[Run]:
     """All runs, the oldest first."""
+    path = path or HISTORY
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def append(run: Run, path: Path = HISTORY) -> None:
+def append(run: Run, path: Path | None = None) -> None:
     """Add a run."""
-    with path.open("a") as file:
+    with (path or HISTORY).open("a") as file:
         file.write(json.dumps(run, ensure_ascii=False) + "\n")
 
 

@@ -1,6 +1,6 @@
 """How long do two ways of doing one thing take, side by side, and how much memory does each need?
 
-The two alternate, so that what else the machine does falls on both. Seconds are of the wall clock.
+The two alternate, so that what else the machine does falls on both.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import statistics
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,30 +22,47 @@ from tests.benchmarks.memory import pss
 #: Runs of each side, unless one is too slow for more than one.
 RUNS = 5
 #: Seconds between two samples of the memory of child processes.
-EVERY = 0.5
+EVERY = 1.0
 
 Work = Callable[[], object]
+Clock = Callable[[], float]
+
+
+class NotMeasuredError(Exception):
+    """What a benchmark needs is not on this machine; the message says what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One run of one side."""
+
+    #: Seconds, or what else the figure is about; less is better.
+    value: float
+    #: Bytes at the peak, this process and its children together.
+    peak: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One ratio: how many times faster than a named alternative in the same run."""
+    """One ratio: how many times less than a named alternative in the same run."""
 
     #: Unique among all benchmarks: the history is kept by it.
     name: str
     ours: str
     against: str
-    #: Median seconds of each side.
-    ours_seconds: float
-    against_seconds: float
-    #: Seconds of the alternative over ours: the median of the rounds' ratios; where the alternative ran in fewer
-    #: rounds, its median over each of our runs.
+    #: Of both values: `s` of the wall clock, `CPU s`, `MB`.
+    unit: str
+    #: Medians of each side.
+    ours_value: float
+    against_value: float
+    #: The alternative's value over ours: the median of the rounds' ratios; where the alternative ran in fewer rounds,
+    #: its median over each of our runs.
     ratio: float
     lowest: float
     highest: float
     #: Runs of each side that were counted.
     runs: tuple[int, int]
-    #: Bytes at the peak, all processes of a side together.
+    #: Bytes at the peak of each side.
     ours_peak: int
     against_peak: int
     #: The ratio that the project aims at, if any.
@@ -61,7 +78,49 @@ class Figure:
 def _short(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _short(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(each) for each in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def figure(
+    name: str,
+    *,
+    ours: tuple[str, Sequence[Measurement]],
+    against: tuple[str, Sequence[Measurement]],
+    unit: str = "s",
+    wanted: float | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Figure:
+    """A figure of runs that were made, ours and the alternative's of a round at the same position.
+
+    Args:
+        name: Of the figure.
+        ours: What it is, and its runs.
+        against: The alternative, and its runs: as many as ours, or fewer.
+        unit: Of the values.
+        wanted: The ratio aimed at.
+        facts: To be kept beside the figure.
+    """
+    mine, theirs = ([run.value for run in runs] for _, runs in (ours, against))
+    typical = statistics.median(theirs)
+    ratios = [b / a for a, b in zip(mine, theirs if len(theirs) == len(mine) else [typical] * len(mine), strict=True)]
+    return Figure(
+        name=name,
+        ours=ours[0],
+        against=against[0],
+        unit=unit,
+        ours_value=statistics.median(mine),
+        against_value=typical,
+        ratio=statistics.median(ratios),
+        lowest=min(ratios),
+        highest=max(ratios),
+        runs=(len(mine), len(theirs)),
+        ours_peak=max(run.peak for run in ours[1]),
+        against_peak=max(run.peak for run in against[1]),
+        wanted=wanted,
+        facts=facts or {},
+    )
 
 
 def compared(
@@ -70,60 +129,36 @@ def compared(
     ours: tuple[str, Work],
     against: tuple[str, Work],
     runs: int = RUNS,
-    against_runs: int | None = None,
     wanted: float | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """Run two ways in turns, after one run of each that is not counted.
-
-    Args:
-        name: Of the figure.
-        ours: What it is, and the work.
-        against: The alternative.
-        runs: Rounds.
-        against_runs: In how many of them the alternative runs; if not in all, it is not warmed up either.
-        wanted: The ratio aimed at.
-        facts: To be kept beside the figure.
-    """
-    slow_runs = runs if against_runs is None else against_runs
-    paired = slow_runs == runs
+    """Run two ways in turns, after one run of each that is not counted; arguments as of `figure`."""
     ours[1]()
-    if paired:
-        against[1]()
-    mine: list[tuple[float, int]] = []
-    theirs: list[tuple[float, int]] = []
-    for number in range(runs):
+    against[1]()
+    mine, theirs = [], []
+    for _ in range(runs):
         mine.append(measured(ours[1]))
-        if number < slow_runs:
-            theirs.append(measured(against[1]))
-    ours_seconds, against_seconds = (statistics.median(seconds for seconds, _ in side) for side in (mine, theirs))
-    slow = [seconds for seconds, _ in theirs] if paired else [against_seconds] * runs
-    ratios = [b / a for (a, _), b in zip(mine, slow, strict=True)]
-    return Figure(
-        name=name,
-        ours=ours[0],
-        against=against[0],
-        ours_seconds=ours_seconds,
-        against_seconds=against_seconds,
-        ratio=statistics.median(ratios),
-        lowest=min(ratios),
-        highest=max(ratios),
-        runs=(runs, slow_runs),
-        ours_peak=max(peak for _, peak in mine),
-        against_peak=max(peak for _, peak in theirs),
-        wanted=wanted,
-        facts=facts or {},
-    )
+        theirs.append(measured(against[1]))
+    return figure(name, ours=(ours[0], mine), against=(against[0], theirs), wanted=wanted, facts=facts)
 
 
-def measured(work: Work) -> tuple[float, int]:
-    """Seconds, and bytes at the peak of this process and its children together."""
+def measured(work: Work, clock: Clock = perf_counter) -> Measurement:
+    """Seconds of some work, and bytes at its peak."""
+
+    def seconds() -> float:
+        begin = clock()
+        work()
+        return clock() - begin
+
+    return observed(seconds)
+
+
+def observed(work: Callable[[], float]) -> Measurement:
+    """What some work says that it took, and bytes at the peak of this process and its children together."""
     gc.collect()
     with peak_of_tree() as peak:
-        begin = perf_counter()
-        work()
-        seconds = perf_counter() - begin
-    return seconds, peak[0]
+        value = work()
+    return Measurement(value=value, peak=peak[0])
 
 
 @contextmanager
@@ -131,7 +166,7 @@ def peak_of_tree() -> Iterator[list[int]]:
     """A list whose one number is the peak in bytes once the block has ended.
 
     This process's own is the kernel's high-water mark of the resident set, reset beforehand; that of its children is
-    their summed proportional set size, sampled.
+    their summed proportional set size, sampled. The sum of both peaks is at least the peak of the sum.
     """
     found, children, ended = [0], [0], threading.Event()
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: proc(5)
