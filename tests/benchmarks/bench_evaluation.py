@@ -52,6 +52,7 @@ def knn_study() -> list[Figure]:
                     lambda: run_evaluate(units, benchmark, X),
                 ),
                 against=("KNeighborsRegressor, predicts again at each of 32 prices", loop),
+                cpu=True,
             )
         ]
 
@@ -77,5 +78,6 @@ def frontier() -> list[Figure]:
                     lambda: exact_walk(prediction, scores, costs).path(),
                 ),
                 against=("argmax at each of the same prices", loop),
+                cpu=True,
             )
         ]

@@ -6,13 +6,14 @@ The two alternate, so that what else the machine does falls on both.
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import psutil
@@ -128,18 +129,31 @@ def compared(
     *,
     ours: tuple[str, Work],
     against: tuple[str, Work],
+    cpu: bool = False,
     runs: int = RUNS,
     wanted: float | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Figure:
-    """Run two ways in turns, after one run of each that is not counted; arguments as of `figure`."""
+    """Run two ways in turns, after one run of each that is not counted.
+
+    Args:
+        name: Of the figure.
+        ours: What it is, and the work.
+        against: The alternative.
+        cpu: Measure this process's CPU, which other work on the machine disturbs little, instead of the wall clock;
+            for sides of one thread.
+        runs: Rounds.
+        wanted: The ratio aimed at.
+        facts: To be kept beside the figure.
+    """
     ours[1]()
     against[1]()
+    clock, unit = (process_time, "CPU s") if cpu else (perf_counter, "s")
     mine, theirs = [], []
     for _ in range(runs):
-        mine.append(measured(ours[1]))
-        theirs.append(measured(against[1]))
-    return figure(name, ours=(ours[0], mine), against=(against[0], theirs), wanted=wanted, facts=facts)
+        mine.append(measured(ours[1], clock))
+        theirs.append(measured(against[1], clock))
+    return figure(name, ours=(ours[0], mine), against=(against[0], theirs), unit=unit, wanted=wanted, facts=facts)
 
 
 def measured(work: Work, clock: Clock = perf_counter) -> Measurement:
@@ -151,6 +165,13 @@ def measured(work: Work, clock: Clock = perf_counter) -> Measurement:
         return clock() - begin
 
     return observed(seconds)
+
+
+def measured_cpu(work: Work) -> tuple[Measurement, float]:
+    """The same by the wall clock, and CPU seconds of all threads and of all child processes that ended meanwhile."""
+    before = os.times()
+    found = measured(work)
+    return found, sum(os.times()[:4]) - sum(before[:4])
 
 
 def observed(work: Callable[[], float]) -> Measurement:

@@ -33,6 +33,8 @@ BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "embedding": ("bench_embedding", "figures"),
     "grid": ("bench_grid", "figures"),
     "training": ("bench_training", "figures"),
+    "routerbench": ("bench_routerbench", "figures"),
+    "overhead": ("bench_overhead", "figures"),
     "orchestration": ("bench_orchestration", "figures"),
     "memory": ("bench_memory", "figures"),
 }
