@@ -68,7 +68,8 @@ def figures(n: int = 2000) -> list[Figure]:
     model = SentenceTransformer(str(make_encoder("minilm").folder), device="cpu")  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         found = []
-        for dtype, params in (("float32", {}), ("bfloat16", FAST)):
+        settings: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": FAST}
+        for dtype, params in settings.items():
             with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
                 found.append(
                     compared(

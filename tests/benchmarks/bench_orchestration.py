@@ -176,7 +176,9 @@ def figures(n_units: int = 20_000, runs: int = 3) -> list[Figure]:
     found = []
     with tempfile.TemporaryDirectory(prefix="rt-bench-") as folder, ExitStack() as servers:
         os.environ["ROADTEST_HOME"] = folder
-        databases = {"sqlite": lambda: f"sqlite:///{tempfile.mkdtemp(dir=folder)}/bench.db"}
+        databases: dict[str, Callable[[], str]] = {
+            "sqlite": lambda: f"sqlite:///{tempfile.mkdtemp(dir=folder)}/bench.db"
+        }
         with suppress(NoPostgresError):
             databases["postgresql"] = servers.enter_context(postgres_server(settings="")).create_database
         for name, fresh in databases.items():

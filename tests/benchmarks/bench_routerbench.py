@@ -1,6 +1,6 @@
 """How fast is RouterBench's evaluation as a sweep, against the scikit-learn loop that does it the usual way?
 
-    ROADTEST_SHARED=... python -m tests.benchmarks.bench_routerbench [--sets mbpp ...] [--runs 5]
+    ROADTEST_SHARED=... python -m tests.benchmarks.bench_routerbench [--sets mbpp ...] [--runs 5] [--threads 1]
 
 Three sets (`routerbench_part`: ARC-challenge, WinoGrande, MBPP; 11 models), MiniLM's rows given to both sides, one
 split, and RouterBench's six routers: kNN at 5, 10 and 40, `MLPRegressor` of (100) and (100, 100), `LinearSVR`. The loop
@@ -9,7 +9,8 @@ fits a regressor for each model and predicts again for each of the 32 prices, wi
 path, each from the start of its process to its HTML report: Ray's start, database, baselines that metrics are relative
 to, and report included. Our `mlp` takes no fewer steps of Adam than scikit-learn's took before its loss stood still.
 
-The loop runs once. Areas of both sides are printed: they differ by the seeds of the networks alone.
+The loop runs once, on as many threads as scikit-learn takes; on a busy machine, where they wait for each other, one is
+faster (`--threads 1`). Areas of both sides are printed: they differ by the seeds of the networks alone.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
 from sklearn.svm import LinearSVR
+from threadpoolctl import threadpool_limits
 
 from tests.benchmarks.bench_grid import rows_file, table
 from tests.benchmarks.measuring import RUNS, Figure, Measurement, figure, measured_cpu
@@ -199,12 +201,13 @@ def areas_of(folder: Path) -> dict[tuple[str, str], float]:
     return {(benchmark.rpartition("/")[2], router): area for benchmark, router, area in rows}
 
 
-def figures(sets: Sequence[str] = SETS, runs: int = RUNS) -> list[Figure]:
-    """Two sweeps against one loop."""
+def figures(sets: Sequence[str] = SETS, runs: int = RUNS, threads: int | None = None) -> list[Figure]:
+    """Two sweeps against one loop, whose threads may be limited."""
     X = np.load(rows_file())
     benchmark = load_benchmark("rb", path=table(), embed="question")
     found: list[Loop] = []
-    slow, slow_cpu = measured_cpu(lambda: found.append(usual(benchmark, X, sets)))
+    with threadpool_limits(limits=threads):
+        slow, slow_cpu = measured_cpu(lambda: found.append(usual(benchmark, X, sets)))
     [loop] = found
     home = primed()
     routers = same_work({name: epochs(benchmark, loop, sets, name) for name in NETWORKS})
@@ -251,8 +254,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--threads", type=int, help="of the loop; default: scikit-learn's")
     asked = parser.parse_args()
-    sys.stdout.write("".join(row(found.as_json()) for found in figures(asked.sets, asked.runs)))
+    sys.stdout.write("".join(row(found.as_json()) for found in figures(asked.sets, asked.runs, asked.threads)))
 
 
 if __name__ == "__main__":
