@@ -41,9 +41,9 @@ docs: setup
 	$(BIN)/python -m orchestrator.store.schema_docs
 	$(BIN)/python -m tests.cookbook
 
+# Ratios against named alternatives, about half an hour: ARGS='--check', '--record', '--only knn frontier'.
 bench: setup
-	$(BIN)/python -m tests.benchmarks.run
-	$(BIN)/python -m tests.benchmarks.bench_orchestration
+	$(BIN)/python -m tests.benchmarks.run $(ARGS)
 
 # Linux, root, and of Debian iproute2, openssh-server, rsync, postgresql: namespaces are the machines.
 cluster: setup

@@ -66,11 +66,15 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def roadtest(
-    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, expect: int | None = 0
+    *arguments: str | Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    expect: int | None = 0,
+    timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder, where its database is, and check its exit code unless any will do."""
     done = subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(**(env or {})), capture_output=True, text=True, timeout=300
+        command(*arguments), cwd=cwd, env=environment(**(env or {})), capture_output=True, text=True, timeout=timeout
     )
     assert expect in (None, done.returncode), f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

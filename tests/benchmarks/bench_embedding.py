@@ -3,26 +3,24 @@
 `python -m tests.benchmarks.bench_embedding [N]` embeds the first N (default 2000) prompts of RouterDC, in the order of
 their hashes, with MiniLM: by one call of `SentenceTransformer.encode` with its defaults, which may use every core, and
 by roadtest's slices on as many worker processes of one thread as there are cores, in float32 and with the fast
-settings. Models are loaded beforehand. The three alternate, so that what else the machine does falls on all; medians
-of the rounds are printed. Needs ROADTEST_SHARED (default ../shared); without it, prompts of the embedded toolbox.
+settings. The two sides alternate, so that what else the machine does falls on both; the first round, in which models
+are loaded, does not count. Needs ROADTEST_SHARED (default ../shared); without it, prompts of the embedded toolbox.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
-import numpy as np
-
+from tests.benchmarks.measuring import Figure, compared
 from workers.artifacts import ArtifactStore
 from workers.benchmarks.base import Benchmark
 from workers.benchmarks.load import load_benchmark
@@ -30,7 +28,6 @@ from workers.embed import embed_slice, embedding_digest, slice_bounds, unique_in
 from workers.encoders.base import Input, make_encoder
 from workers.units import EmbedUnit
 
-ROUNDS = 3
 FAST = {"dtype": "bfloat16"}
 
 
@@ -62,42 +59,37 @@ def slices(pool: ProcessPoolExecutor, benchmark: Benchmark, store: str, params: 
     return sum(job.result() for job in jobs)
 
 
-def main() -> None:
-    """Print texts per second and ratios."""
+def figures(n: int = 2000) -> list[Figure]:
+    """Texts embedded in float32 and with the fast settings, against one call with sentence-transformers' defaults."""
     from sentence_transformers import SentenceTransformer
 
-    benchmark = prompts(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    benchmark = prompts(n)
     cores = os.cpu_count() or 1
     model = SentenceTransformer(str(make_encoder("minilm").folder), device="cpu")  # type: ignore[attr-defined]
-    with tempfile.TemporaryDirectory() as folder, _pool(cores) as plain, _pool(cores) as fast:
-        work: dict[str, Callable[[], object]] = {
-            "SentenceTransformer.encode": lambda: model.encode(list(benchmark.texts)),
-            "roadtest, float32": lambda: slices(plain, benchmark, folder, {}),
-            "roadtest, bfloat16": lambda: slices(fast, benchmark, folder, FAST),
-        }
-        few = benchmark.restrict(n_queries=min(400, benchmark.n_queries))
-        model.encode(list(few.texts))  # every process loads its model before the clock runs
-        slices(plain, few, folder, {})
-        slices(fast, few, folder, FAST)
-        taken: dict[str, list[float]] = {name: [] for name in work}
-        for _ in range(ROUNDS):
-            for name, run in work.items():
-                begin = perf_counter()
-                run()
-                taken[name].append(perf_counter() - begin)
-    write = sys.stdout.write
-    write(
-        f"{benchmark.n_queries} texts, {np.mean([len(text) for text in benchmark.texts]):.0f} characters on average, "
-    )
-    write(f"{cores} cores\n{'':<30}{'texts/s':>9}{'ratio':>8}\n")
-    base = statistics.median(taken["SentenceTransformer.encode"])
-    for name, seconds in taken.items():
-        median = statistics.median(seconds)
-        write(f"{name:<30}{benchmark.n_queries / median:>9.0f}{base / median:>8.2f}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        settings: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": FAST}
+        for dtype, params in settings.items():
+            with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+                found.append(
+                    compared(
+                        f"embedding, {dtype}",
+                        ours=(f"{cores} workers of one thread", partial(slices, pool, benchmark, folder, params)),
+                        against=("SentenceTransformer.encode", partial(model.encode, list(benchmark.texts))),
+                        facts={"texts": benchmark.n_queries},
+                    )
+                )
+    return found
 
 
-def _pool(cores: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(cores, mp_context=get_context("spawn"))
+def main() -> None:
+    """Print texts per second and ratios."""
+    for found in figures(int(sys.argv[1]) if len(sys.argv) > 1 else 2000):
+        n = found.facts["texts"]
+        sys.stdout.write(
+            f"{found.name}: {n / found.ours_value:.0f} texts/s, {found.against} {n / found.against_value:.0f}, "
+            f"ratio {found.ratio:.2f}\n"
+        )
 
 
 if __name__ == "__main__":

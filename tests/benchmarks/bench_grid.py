@@ -22,7 +22,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -34,6 +34,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.benchmarks.measuring import Figure, Measurement, NotMeasuredError, figure, measured
 from workers.benchmarks.base import Floats
 from workers.benchmarks.load import load_benchmark
 from workers.embed import normalized, unique_inputs
@@ -173,11 +174,46 @@ def timed(work: Callable[[], Any], clock: Callable[[], float] = process_time) ->
     return clock() - begin, answer
 
 
-def main() -> None:
-    """Measure and print."""
+def rows_file() -> Path:
+    """MiniLM's rows, made at the first call."""
+    if "ROADTEST_SHARED" not in os.environ or not table().exists():
+        raise NotMeasuredError("no data/tables/routerbench_part under ROADTEST_SHARED")
     rows = Path(os.environ.get("TMPDIR", "/tmp")) / "bench_grid_minilm.npy"
     if not rows.exists():
         embedded(rows)
+    return rows
+
+
+def figures() -> list[Figure]:
+    """CPU seconds of one thread, in as many rounds; `main` has the other alternatives, and wall seconds."""
+    rows = rows_file()
+    mine: list[Measurement] = []
+    theirs: list[Measurement] = []
+    areas: dict[str, list[list[float]]] = {"ours": [], "one by one": []}
+    ours(rows, [0])
+    for number in range(ROUNDS):
+        pair = list(SEEDS)[2 * number : 2 * number + 2]
+        mine.append(measured(partial(_into, areas["ours"], ours, rows, pair), process_time))
+        theirs.append(measured(partial(_into, areas["one by one"], alternative, rows, pair, by_index, 1), process_time))
+    return [
+        figure(
+            "grid of mlp",
+            ours=("2 seeds x 5 configurations as one batched model", mine),
+            against=("a torch loop per network", theirs),
+            unit="CPU s",
+            wanted=5,
+            facts={f"validation AUC, {name}": float(np.mean(found)) for name, found in areas.items()},
+        )
+    ]
+
+
+def _into(areas: list[list[float]], work: Callable[..., list[list[float]]], *arguments: Any) -> None:
+    areas += work(*arguments)
+
+
+def main() -> None:
+    """Measure and print."""
+    rows = rows_file()
     default = torch.get_num_threads()
     taken: dict[str, list[float]] = {}
     areas: dict[str, list[list[float]]] = {"ours": [], "one by one": []}
@@ -186,16 +222,16 @@ def main() -> None:
         ours(rows, [0])
         for number in range(ROUNDS):
             pair = list(SEEDS)[2 * number : 2 * number + 2]
-            figures, found = measured(rows, pair, workers, default)
-            print(json.dumps({name: round(value, 1) for name, value in figures.items()}), flush=True)  # noqa: T201
-            for name, value in figures.items():
+            taken_now, found = in_turn(rows, pair, workers, default)
+            print(json.dumps({name: round(value, 1) for name, value in taken_now.items()}), flush=True)  # noqa: T201
+            for name, value in taken_now.items():
                 taken.setdefault(name, []).append(value)
             for name, values in found.items():
                 areas[name] += values
     summarise(taken, areas)
 
 
-def measured(
+def in_turn(
     rows: Path, pair: list[int], workers: ProcessPoolExecutor, default: int
 ) -> tuple[dict[str, float], dict[str, list[list[float]]]]:
     """Seconds for all 50 trainings from those on two seeds, and the areas that were found."""
@@ -206,7 +242,7 @@ def measured(
     wall, _ = timed(lambda: alternative(rows, pair[:1], by_index, 1, points=1), perf_counter)
     threads, _ = timed(lambda: alternative(rows, pair[:1], by_index, default, points=1), perf_counter)
     pairs, singles = len(SEEDS) / len(pair), len(SEEDS) * POINTS
-    figures = {
+    taken = {
         "ours, 1 thread": pairs * one,
         "one by one, 1 thread": pairs * index,
         "one by one, DataLoader, 1 thread": singles * loader,
@@ -214,7 +250,7 @@ def measured(
         "one by one, 1 thread, wall": singles * wall,
         f"one by one, torch's default of {default} threads, wall": singles * threads,
     }
-    return figures, {"ours": mine, "one by one": theirs}
+    return taken, {"ours": mine, "one by one": theirs}
 
 
 def summarise(taken: dict[str, list[float]], areas: dict[str, list[list[float]]]) -> None:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from orchestrator.plan import PlannedUnit
 from orchestrator.shards import Pace
 from orchestrator.store import Store, open_store, registry
 from orchestrator.sweep import Resources
+from tests.benchmarks.measuring import Figure, figure, observed
 from tests.postgres import NoPostgresError, postgres_server
 from tests.tiny import tiny_plan
 from workers.units import EvaluateResult
@@ -167,6 +169,31 @@ def measure(fresh: Callable[[], str], n_units: int, runs: int) -> dict[str, Any]
         "compute_share_of_ideal": ideal * compute["units"] / compute["run"],
         "optuna_per_second": optuna_rdb(fresh(), 300),
     }
+
+
+def figures(n_units: int = 20_000, runs: int = 3) -> list[Figure]:
+    """Seconds per null unit against Ray Tune's per trial and Optuna's, in turns; Ray's start is excluded."""
+    found = []
+    with tempfile.TemporaryDirectory(prefix="rt-bench-") as folder, ExitStack() as servers:
+        os.environ["ROADTEST_HOME"] = folder
+        databases: dict[str, Callable[[], str]] = {
+            "sqlite": lambda: f"sqlite:///{tempfile.mkdtemp(dir=folder)}/bench.db"
+        }
+        with suppress(NoPostgresError):
+            databases["postgresql"] = servers.enter_context(postgres_server(settings="")).create_database
+        for name, fresh in databases.items():
+            mine, tune, optuna = [], [], []
+            for _ in range(runs):
+                mine.append(observed(lambda: 1 / run_units(fresh(), "null", n_units)["units_per_second"]))  # noqa: B023
+                tune.append(observed(lambda: 1 / ray_tune(100)))
+                optuna.append(observed(lambda: 1 / optuna_rdb(fresh(), 300)))  # noqa: B023
+            ours = (f"null units, {WORKERS} workers", mine)
+            facts = {"null units per second": 1 / statistics.median(run.value for run in mine)}
+            found += [
+                figure(f"null units, {name}, Ray Tune", ours=ours, against=("Ray Tune's trials", tune), facts=facts),
+                figure(f"null units, {name}, Optuna", ours=ours, against=("Optuna's RDB storage", optuna)),
+            ]
+    return found
 
 
 def show(name: str, found: dict[str, Any], tune: float) -> None:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from time import process_time
 
 import numpy as np
 
+from tests.benchmarks.measuring import Figure, Measurement, figure, measured
 from workers.benchmarks.base import Model
 from workers.routers.base import FitJob, Side, routers
 from workers.training import TOGETHER, TrainedRouter, train_members
@@ -40,28 +43,42 @@ def side() -> Side:
     )
 
 
-def seconds_per_fit(cls: type[TrainedRouter], train: Side, *, together: bool) -> float:
-    """CPU seconds of each of eight fits with seeds of their own."""
+def fits(cls: type[TrainedRouter], train: Side, *, together: bool) -> None:
+    """Eight fits with seeds of their own."""
     params = {"k": 10} if "k" in cls().params() else {}
     jobs = [
         FitJob(router=cls(**params), train=train, queries=train, rng=np.random.default_rng(i)) for i in range(TOGETHER)
     ]
-    begin = process_time()
     for group in [jobs] if together else [[job] for job in jobs]:
         train_members(group, lambda i, router, seconds: None)
-    return (process_time() - begin) / len(jobs)
+
+
+def figures(names: Sequence[str] = (), *, runs: int = 1) -> list[Figure]:
+    """The named routers, or all that train and need no more than tasks."""
+    train = side()
+    known = {name: cls for name, cls in routers().items() if issubclass(cls, TrainedRouter)}
+    found = []
+    for name in names or [name for name, cls in known.items() if not set(cls().requirements()) - {"task"}]:
+        both: dict[bool, list[Measurement]] = {True: [], False: []}
+        for _ in range(runs):
+            for together in both:
+                both[together].append(measured(partial(fits, known[name], train, together=together), process_time))
+        found.append(
+            figure(
+                f"training, {name}",
+                ours=(f"{TOGETHER} fits as one batched model", both[True]),
+                against=("one after another", both[False]),
+                unit="CPU s",
+            )
+        )
+    return found
 
 
 def main() -> None:
-    """Measure the named routers, or all that train and need no more than tasks."""
-    train = side()
-    known = {name: cls for name, cls in routers().items() if issubclass(cls, TrainedRouter)}
-    names = sys.argv[1:] or [name for name, cls in known.items() if not set(cls().requirements()) - {"task"}]
-    for name in names:
-        seconds_per_fit(known[name], train, together=False)  # warm
-        alone, together = (seconds_per_fit(known[name], train, together=way) for way in (False, True))
-        figures = {"router": name, "alone_s": round(alone, 3), "together_s": round(together, 3)}
-        print(json.dumps({**figures, "ratio": round(alone / together, 2)}), flush=True)  # noqa: T201
+    """Print CPU seconds per fit and their ratio."""
+    for found in figures(sys.argv[1:]):
+        own, alone = (value / TOGETHER for value in (found.ours_value, found.against_value))
+        print(json.dumps({"router": found.name, "alone_s": alone, "together_s": own, "ratio": found.ratio}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

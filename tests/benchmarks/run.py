@@ -1,100 +1,136 @@
-"""How fast is the evaluation, as ratios against a named alternative in the same run? `make bench`.
+"""How fast is it, as ratios against named alternatives in the same run? `make bench`.
 
-Wall-clock seconds depend on the machine; the ratios are what is quoted. Medians of five runs each, one thread.
+    python -m tests.benchmarks.run [--only NAME ...] [--check] [--record] [--json FILE]
+
+Every benchmark runs in a process of its own, so that its memory is its own. Wall seconds depend on the machine and on
+what else it does; the ratios are what is quoted. `--record` appends the run to the history (history.jsonl); `--check`
+compares with it and exits with 1 if a figure has become slower or a benchmark failed.
 """
 
 from __future__ import annotations
 
-import statistics
+import argparse
+import json
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
-import numpy as np
-from sklearn.neighbors import KNeighborsRegressor
-from threadpoolctl import threadpool_limits
+from orchestrator.environment import facts
+from tests.benchmarks import history
+from tests.benchmarks.measuring import Figure, NotMeasuredError
 
-from workers.benchmarks.load import load_benchmark
-from workers.embed import normalized, unique_inputs
-from workers.encoders.base import make_encoder
-from workers.evaluate import run_evaluate
-from workers.metrics.frontier import GRID_PRICES, exact_walk
-from workers.routers.base import Prediction
-from workers.splits import split_benchmark
-from workers.units import EvaluateUnit, ProtocolOptions
-
-RUNS = 5
-SPLITS = range(5)
-KS = (10, 100)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Median wall-clock seconds of `RUNS` runs after one that is not counted."""
-    work()
-    taken = []
-    for _ in range(RUNS):
-        begin = perf_counter()
-        work()
-        taken.append(perf_counter() - begin)
-    return statistics.median(taken)
+#: Where each benchmark is: module of this package, function that returns figures.
+BENCHMARKS: Mapping[str, tuple[str, str]] = {
+    "knn": ("bench_evaluation", "knn_study"),
+    "frontier": ("bench_evaluation", "frontier"),
+    "embedding": ("bench_embedding", "figures"),
+    "grid": ("bench_grid", "figures"),
+    "training": ("bench_training", "figures"),
+    "routerbench": ("bench_routerbench", "figures"),
+    "overhead": ("bench_overhead", "figures"),
+    "orchestration": ("bench_orchestration", "figures"),
+    "memory": ("bench_memory", "figures"),
+}
+RESULTS = Path("build/benchmarks.json")
+ROOT = Path(__file__).parents[2]
 
 
-def knn_study() -> tuple[float, float]:
-    """kNN at two k on five splits: ours (every price of cost, all metrics) and scikit-learn at 32 prices.
-
-    The alternative is the usual loop: one regressor per split and k, neighbours searched again for every price.
-    """
-    benchmark = load_benchmark("toolbox")
-    encoder, unique = make_encoder("hash-ngrams"), unique_inputs(benchmark, "text")
-    inputs = unique.inputs
-    rows = np.concatenate([normalized(encoder.encode(inputs[i : i + 64])) for i in range(0, len(inputs), 64)])
-    X, S, C = rows[unique.row_of_query], benchmark.S, benchmark.C / benchmark.c_ref
-    units = [
-        EvaluateUnit(key=f"{k}-{i}", router="knn", params={"k": k}, split=i, protocol=ProtocolOptions(bootstrap=0))
-        for k in KS
-        for i in SPLITS
-    ]
-
-    def loop() -> None:
-        for k in KS:
-            for i in SPLITS:
-                split = split_benchmark(benchmark, i)
-                model = KNeighborsRegressor(n_neighbors=k).fit(X[split.train], np.hstack([S, C])[split.train])
-                for price in GRID_PRICES:
-                    scores, costs = np.hsplit(model.predict(X[split.test]), 2)
-                    chosen = (scores - price * costs).argmax(axis=1)
-                    np.take_along_axis(S[split.test], chosen[:, None], axis=1).mean()
-
-    return seconds(lambda: run_evaluate(units, benchmark, X)), seconds(loop)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write, and compare if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--check", action="store_true", help="compare with the history")
+    parser.add_argument("--record", action="store_true", help="append to the history")
+    parser.add_argument("--json", type=Path, default=RESULTS, help=f"default: {RESULTS}")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args(arguments)
+    if asked.child:
+        return child(asked.child[0], Path(asked.child[1]))
+    run = measure(asked.only or list(BENCHMARKS))
+    asked.json.parent.mkdir(parents=True, exist_ok=True)
+    asked.json.write_text(json.dumps(run, indent=1, ensure_ascii=False))
+    _say(f"\n{asked.json} written\n")
+    slower = False
+    if asked.check:
+        changes = history.changes(run, history.load())
+        _say("".join(f"{change}\n" for change in changes))
+        slower = any(change.slower for change in changes)
+    if asked.record:
+        history.append(run)
+    return int(slower or bool(run["failed"]))
 
 
-def frontier() -> tuple[float, float]:
-    """All operating points of 2400 queries x 30 models: the exact walk, and argmax at each of its own prices."""
-    rng = np.random.default_rng(0)
-    scores, costs = rng.random((2400, 30)), rng.random((2400, 30))
-    prediction = Prediction(scores=scores, costs=costs)
-    prices = exact_walk(prediction, scores, costs).path().prices
+def measure(names: Sequence[str]) -> dict[str, Any]:
+    """Run benchmarks one after the other, each in a process of its own, and print a table of their figures."""
+    run: dict[str, Any] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": facts(),
+        "load": [os.getloadavg()[0]],
+        "seconds": {},
+        "figures": [],
+        "not_measured": {},
+        "failed": [],
+    }
+    _say(f"{run['machine']['cpu']}, {run['machine']['cores']} cores, load {run['load'][0]:.1f}\n")
+    _say(f"{'figure':<44}{'ours':>9}{'against':>10}{'':>7}{'ratio':>8}{'lowest':>8}{'aim':>6}{'MB':>7}{'MB':>7}\n")
+    with tempfile.TemporaryDirectory(prefix="rt-bench-") as folder:
+        for name in names:
+            begin, answer = perf_counter(), Path(folder) / f"{name}.json"
+            command = [sys.executable, "-m", "tests.benchmarks.run", "--child", name, str(answer)]
+            code = subprocess.run(command, cwd=ROOT).returncode
+            run["seconds"][name] = round(perf_counter() - begin)
+            got = json.loads(answer.read_text()) if answer.exists() else {}
+            if reason := got.get("not_measured"):
+                run["not_measured"][name] = reason
+                _say(f"{name}: not measured, {reason}\n")
+            elif code:
+                run["failed"].append(name)
+                _say(f"{name}: failed, exit code {code}\n")
+            else:
+                run["figures"] += got["figures"]
+                _say("".join(map(row, got["figures"])))
+    run["load"].append(os.getloadavg()[0])
+    return run
 
-    def loop() -> None:
-        for price in prices:
-            chosen = (scores - price * costs).argmax(axis=1)[:, None]
-            np.take_along_axis(scores, chosen, axis=1).mean(), np.take_along_axis(costs, chosen, axis=1).mean()
 
-    return seconds(lambda: exact_walk(prediction, scores, costs).path()), seconds(loop)
+def row(figure: Mapping[str, Any]) -> str:
+    """A line of the table."""
+    aim = f"{figure['wanted']:g}" if figure["wanted"] is not None else "–"
+    sizes = "".join(f"{figure[key] / 1e6:>7.0f}" for key in ("ours_peak", "against_peak"))
+    values = f"{figure['ours_value']:>9.4g}{figure['against_value']:>10.4g} {figure['unit']:<6}"
+    said = f"{figure['name']:<44}{values}{figure['ratio']:>8.3g}{figure['lowest']:>8.3g}{aim:>6}{sizes}\n"
+    return said + "".join(f"  {key}: {value}\n" for key, value in figure["facts"].items())
 
 
-def main() -> None:
-    """Print a table of ratios."""
-    write = sys.stdout.write
-    write(f"{'benchmark':<44}{'roadtest s':>12}{'loop s':>10}{'ratio':>8}\n")
-    with threadpool_limits(limits=1):
-        for name, work in (
-            ("knn study against scikit-learn per price", knn_study),
-            ("exact frontier against argmax per price", frontier),
-        ):
-            ours, theirs = work()
-            write(f"{name:<44}{ours:>12.4f}{theirs:>10.3f}{theirs / ours:>8.0f}\n")
+def child(name: str, answer: Path) -> int:
+    """Run one benchmark in this process."""
+    try:
+        figures = found(name)()
+    except NotMeasuredError as reason:
+        answer.write_text(json.dumps({"not_measured": str(reason)}))
+        return 0
+    answer.write_text(json.dumps({"figures": [figure.as_json() for figure in figures]}))
+    return 0
+
+
+def found(name: str) -> Callable[[], list[Figure]]:
+    """The function that measures a benchmark."""
+    module, function = BENCHMARKS[name]
+    measure: Callable[[], list[Figure]] = getattr(import_module(f"tests.benchmarks.{module}"), function)
+    return measure
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
