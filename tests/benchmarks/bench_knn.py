@@ -6,7 +6,7 @@ MMLU-Pro (`mmlu_pro`, 11 861 queries x 30 models) under MiniLM (384 dimensions),
 400 x 3 weightings. Ours: `workers.evaluate.run_evaluate`, which a worker calls for a shard, with one tuned unit per
 split. Its router is the product's own kNN but for the grid that it is tuned over: its `candidates` are these 60 and not
 random draws. So it searches, predicts all 60 on the validation side, draws each one's exact path over all prices of
-cost, takes the best by `auc_path`, and computes every metric of the choice (and the zero-router and oracle that metrics
+cost, takes the best by `auc_path`, and computes every metric of the choice (and zero-router and oracle, which metrics
 are relative to) on the test side; the bootstrap of intervals is off. The floor: the product of all rows with all rows in
 blocks of 2048 (so that it need not hold 11 861 squared) and `np.argpartition`, or `torch.topk` where that is faster.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,58 +42,72 @@ def envelopes(predictions: Sequence[Prediction]) -> list[tuple[Positions, Change
     n, n_models = predictions[0].scores.shape
     width = max(1, CELLS // n_models)
     together = max(1, width // n)
+    memory = _Memory(2 * n_models * min(width, together * n))
     found = []
     for start in range(0, len(predictions), together):
         group = predictions[start : start + together]
-        scores, costs = ([getattr(each, name).T for each in group] for name in ("scores", "costs"))
         parts = []
         for left in range(0, n, width):
-            part = slice(left, left + width)
-            lines = np.stack([np.concatenate([of[:, part] for of in both], axis=1) for both in (scores, costs)])
-            parts.append(_rise(lines, _numbers(len(group), n, left, lines.shape[2])))
+            part, rows = slice(left, left + width), np.arange(left, min(left + width, n))
+            lines = memory.lines[0].shaped(2, n_models, len(group), len(rows))
+            for number, each in enumerate(group):
+                lines[0, :, number], lines[1, :, number] = each.scores[part].T, each.costs[part].T
+            queries = (np.arange(len(group))[:, None] * n + rows).ravel()
+            parts.append(_rise(lines.reshape(2, n_models, -1), queries, memory))
         found += _separate(parts, len(group), n)
     return found
 
 
-def _numbers(n_predictions: int, n: int, left: int, width: int) -> Positions:
-    """Numbers of the queries of a part, those of one prediction after those of another."""
-    rows = np.arange(left, left + width // n_predictions)
-    return (np.arange(n_predictions)[:, None] * n + rows).ravel()
+class _Buffer:
+    """Memory that is used again: new memory costs as much as the arithmetic done in it."""
+
+    def __init__(self, size: int, dtype: npt.DTypeLike) -> None:
+        self.array = np.empty(size, dtype=dtype)
+
+    def shaped(self, *shape: int) -> npt.NDArray[Any]:
+        """Its start as an array of this shape."""
+        return self.array[: math.prod(shape)].reshape(shape)
 
 
-def _rise(lines: Floats, queries: Positions) -> tuple[Positions, list[Changes]]:
+class _Memory:
+    """Buffers of a walk."""
+
+    def __init__(self, size: int) -> None:
+        #: Those of a step, and those of the next.
+        self.lines = [_Buffer(size, np.float64), _Buffer(size, np.float64)]
+        self.gaps, self.mask = _Buffer(size, np.float64), _Buffer(size // 2, np.bool_)
+
+
+def _rise(lines: Floats, queries: Positions, memory: _Memory) -> tuple[Positions, list[Changes]]:
     """First choices, and the changes step by step.
 
     Args:
-        lines: Predicted scores and costs. [2, M, a]
+        lines: Predicted scores and costs, in the memory's first buffer. [2, M, a]
         queries: Their numbers. [a]
+        memory: Buffers of at least this size.
     """
     current = first = _cheapest(lines[0] == lines[0].max(axis=0), lines[1])
     now, price = lines[:, current, np.arange(len(queries))], np.zeros(len(queries))
-    gaps, mask = np.empty_like(lines), np.empty(lines.shape[1:], dtype=np.bool_)
+    free = memory.lines[1]
     steps: list[Changes] = []
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         while len(queries):
-            shape = lines.shape[1:]
-            lost, saved = np.subtract(now[:, None], lines, out=_start(gaps, lines.shape))
-            met, flags = np.divide(lost, saved, out=lost), _start(mask, shape)
+            lost, saved = np.subtract(now[:, None], lines, out=memory.gaps.shaped(*lines.shape))
+            met, flags = np.divide(lost, saved, out=lost), memory.mask.shaped(*lost.shape)
             np.copyto(met, np.inf, where=np.less_equal(saved, 0.0, out=flags))
             nearest = met.min(axis=0)
             going = np.flatnonzero(np.isfinite(nearest))
             nearest = nearest[going]
             if len(going) < len(queries):
-                lines, met = lines.take(going, axis=2), met.take(going, axis=1)
-            following = _cheapest(np.equal(met, nearest, out=_start(mask, met.shape)), lines[1])
+                met = met.take(going, axis=1)
+                lines = np.take(lines, going, axis=2, out=free.shaped(*lines.shape[:2], len(going)), mode="clip")
+                free = memory.lines[free is memory.lines[0]]
+            following = _cheapest(np.equal(met, nearest, out=memory.mask.shaped(*met.shape)), lines[1])
             # Lines through one point: rounding must not turn the walk back.
             queries, price = queries[going], np.maximum(price[going], nearest)
             steps.append(Changes(queries, price, current[going], following))
             current, now = following, lines[:, following, np.arange(len(going))]
     return first, steps
-
-
-def _start(buffer: npt.NDArray[np.generic], shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
-    """The start of a buffer in a smaller shape: memory that is used again costs nothing to get."""
-    return buffer.reshape(-1)[: int(np.prod(shape))].reshape(shape)
 
 
 def _cheapest(among: npt.NDArray[np.bool_], costs: Floats) -> Positions:

@@ -156,4 +156,3 @@ def _transformed(similarity: Similarity, train: Floats32, queries: Floats32) -> 
 def _unit(rows: npt.NDArray[np.float64]) -> Floats32:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-
