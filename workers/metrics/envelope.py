@@ -15,6 +15,8 @@ from workers.routers.base import Positions, Prediction
 
 #: Predicted scores (and costs) that are walked at once: what a core's cache holds a few times.
 CELLS = 40_000
+#: Queries that have arrived are sorted out when fewer than this share still go on.
+MOST = 0.8
 
 
 class Changes(NamedTuple):
@@ -70,12 +72,13 @@ class _Buffer:
 
 
 class _Memory:
-    """Buffers of a walk."""
+    """Buffers of a walk over at most so many lines, scores and costs counted."""
 
     def __init__(self, size: int) -> None:
         #: Those of a step, and those of the next.
         self.lines = [_Buffer(size, np.float64), _Buffer(size, np.float64)]
         self.gaps, self.mask = _Buffer(size, np.float64), _Buffer(size // 2, np.bool_)
+        self.numbers = _Buffer(size // 2, np.int32)
 
 
 def _rise(lines: Floats, queries: Positions, memory: _Memory) -> tuple[Positions, list[Changes]]:
@@ -86,35 +89,52 @@ def _rise(lines: Floats, queries: Positions, memory: _Memory) -> tuple[Positions
         queries: Their numbers. [a]
         memory: Buffers of at least this size.
     """
-    current = first = _cheapest(lines[0] == lines[0].max(axis=0), lines[1])
-    now, price = lines[:, current, np.arange(len(queries))], np.zeros(len(queries))
-    free = memory.lines[1]
+    going = np.ones(len(queries), dtype=np.bool_)
+    current = first = _cheapest(np.equal(lines[0], lines[0].max(axis=0)), lines[1], going, memory)
+    price, free = np.zeros(len(queries)), memory.lines[1]
     steps: list[Changes] = []
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        while len(queries):
+        while True:
+            now = lines.reshape(2, -1).take(current * len(queries) + np.arange(len(queries)), axis=1)
             lost, saved = np.subtract(now[:, None], lines, out=memory.gaps.shaped(*lines.shape))
             met, flags = np.divide(lost, saved, out=lost), memory.mask.shaped(*lost.shape)
             np.copyto(met, np.inf, where=np.less_equal(saved, 0.0, out=flags))
             nearest = met.min(axis=0)
-            going = np.flatnonzero(np.isfinite(nearest))
-            nearest = nearest[going]
-            if len(going) < len(queries):
-                met = met.take(going, axis=1)
-                lines = np.take(lines, going, axis=2, out=free.shaped(*lines.shape[:2], len(going)), mode="clip")
+            going = np.isfinite(nearest)
+            n_going = np.count_nonzero(going)
+            if not n_going:
+                return first, steps
+            if n_going < MOST * len(queries):  # else those that have arrived are carried on
+                some = np.flatnonzero(going)
+                met, nearest, going = met.take(some, axis=1), nearest[some], going[some]
+                lines = np.take(lines, some, axis=2, out=free.shaped(*lines.shape[:2], len(some)), mode="clip")
                 free = memory.lines[free is memory.lines[0]]
-            following = _cheapest(np.equal(met, nearest, out=memory.mask.shaped(*met.shape)), lines[1])
-            # Lines through one point: rounding must not turn the walk back.
-            queries, price = queries[going], np.maximum(price[going], nearest)
-            steps.append(Changes(queries, price, current[going], following))
-            current, now = following, lines[:, following, np.arange(len(going))]
-    return first, steps
+                queries, price, current = queries[some], price[some], current[some]
+            first_met = np.equal(met, nearest, out=memory.mask.shaped(*met.shape))
+            following = np.where(going, _cheapest(first_met, lines[1], going, memory), current)
+            price = np.maximum(price, nearest)  # lines through one point: rounding must not turn the walk back
+            steps.append(Changes(queries[going], price[going], current[going], following[going]))
+            current = following
 
 
-def _cheapest(among: npt.NDArray[np.bool_], costs: Floats) -> Positions:
-    """The model of least cost of those that are marked, at least one a query; ties to the earlier. Both [M, a]."""
-    if np.count_nonzero(among) == among.shape[1]:
-        return among.argmax(axis=0)
-    return np.where(among, costs, np.inf).argmin(axis=0)
+def _cheapest(among: npt.NDArray[np.bool_], costs: Floats, asked: npt.NDArray[np.bool_], memory: _Memory) -> Positions:
+    """The model of least cost of those that are marked, for queries that are asked for; ties to the earlier. [a].
+
+    Args:
+        among: At least one of each query. [M, a]
+        costs: [M, a]
+        asked: [a]
+        memory: A buffer of at least this size.
+    """
+    # The sum of the numbers of those that are marked is that of the only one, nearly always.
+    numbers = np.multiply(
+        among, np.arange(len(among), dtype=np.int32)[:, None], out=memory.numbers.shaped(*among.shape)
+    )
+    found: Positions = numbers.sum(axis=0, dtype=np.int64)
+    several = np.flatnonzero((among.view(np.uint8).sum(axis=0, dtype=np.int32) > 1) & asked)
+    if len(several):
+        found[several] = np.where(among[:, several], costs[:, several], np.inf).argmin(axis=0)
+    return found
 
 
 def _separate(

@@ -183,7 +183,9 @@ class _Table:
         if job.price is None:
             observed = ~np.isnan(scores)
             # Models that were tried on the same queries share a column.
-            patterns, self.pattern = np.unique(observed, axis=1, return_inverse=True)
+            numbers: dict[bytes, int] = {}
+            self.pattern = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in observed.T])
+            patterns = observed[:, np.unique(self.pattern, return_index=True)[1]]
             self.rows = np.hstack([np.where(observed, scores, 0.0), np.where(observed, costs, 0.0), patterns])
         else:
             self.rows = spread_labels(scores, costs, job.price)

@@ -48,7 +48,9 @@ class Space:
         self.kept: dict[int, Shortlist] | None = None
         if not (left.flags.writeable or right.flags.writeable):
             self.kept = _kept(left, right)
+        #: Memory that every block uses: it costs more to get than to fill.
         self.padded = np.zeros((BLOCK, left.shape[1]), dtype=np.float32)
+        self.product = np.empty((BLOCK, len(right)), dtype=np.float32)
 
     def block(self, start: int) -> Block:
         """The block of this first row."""
@@ -64,7 +66,7 @@ def _kept(left: Floats32, right: Floats32) -> dict[int, Shortlist]:
 
 
 class Block:
-    """256 rows of a space, the last ones filled up with zeros."""
+    """256 rows of a space, the last ones filled up with zeros; what it says holds until the next block is asked."""
 
     def __init__(self, space: Space, start: int) -> None:
         self.space, self.start = space, start
@@ -74,8 +76,7 @@ class Block:
         """Of every row of the block. [BLOCK, m]."""
         padded, part = self.space.padded, self.space.left[self.start : self.start + BLOCK]
         padded[: len(part)], padded[len(part) :] = part, 0.0
-        product: Floats32 = padded @ self.space.right.T
-        return product
+        return np.matmul(padded, self.space.right.T, out=self.space.product)
 
     def shortlist(self, rows: Positions, reach: int) -> Shortlist:
         """The first columns of these rows. [b, at least reach].
