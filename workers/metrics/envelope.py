@@ -44,7 +44,7 @@ def envelopes(predictions: Sequence[Prediction]) -> list[tuple[Positions, Change
     n, n_models = predictions[0].scores.shape
     width = max(1, CELLS // n_models)
     together = max(1, width // n)
-    memory = _Memory(2 * n_models * min(width, together * n))
+    memory = _Memory(2 * n_models * min(width, together * n), np.min_scalar_type(n_models))
     found = []
     for start in range(0, len(predictions), together):
         group = predictions[start : start + together]
@@ -72,13 +72,13 @@ class _Buffer:
 
 
 class _Memory:
-    """Buffers of a walk over at most so many lines, scores and costs counted."""
+    """Buffers of a walk over at most so many lines, scores and costs counted; models' numbers fit in the type."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, number_type: npt.DTypeLike) -> None:
         #: Those of a step, and those of the next.
         self.lines = [_Buffer(size, np.float64), _Buffer(size, np.float64)]
         self.gaps, self.mask = _Buffer(size, np.float64), _Buffer(size // 2, np.bool_)
-        self.numbers = _Buffer(size // 2, np.int32)
+        self.numbers = _Buffer(size // 2, number_type)
 
 
 def _rise(lines: Floats, queries: Positions, memory: _Memory) -> tuple[Positions, list[Changes]]:
@@ -126,12 +126,12 @@ def _cheapest(among: npt.NDArray[np.bool_], costs: Floats, asked: npt.NDArray[np
         asked: [a]
         memory: A buffer of at least this size.
     """
-    # The sum of the numbers of those that are marked is that of the only one, nearly always.
-    numbers = np.multiply(
-        among, np.arange(len(among), dtype=np.int32)[:, None], out=memory.numbers.shaped(*among.shape)
-    )
-    found: Positions = numbers.sum(axis=0, dtype=np.int64)
-    several = np.flatnonzero((among.view(np.uint8).sum(axis=0, dtype=np.int32) > 1) & asked)
+    # The sum of the numbers of those that are marked is that of the only one, nearly always; else it may overflow.
+    numbers = memory.numbers.shaped(*among.shape)
+    small = numbers.dtype
+    np.multiply(among, np.arange(len(among), dtype=small)[:, None], out=numbers)
+    found: Positions = numbers.sum(axis=0, dtype=small).astype(np.int64)
+    several = np.flatnonzero((among.view(np.uint8).sum(axis=0, dtype=small) != 1) & asked)
     if len(several):
         found[several] = np.where(among[:, several], costs[:, several], np.inf).argmin(axis=0)
     return found

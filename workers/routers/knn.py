@@ -23,7 +23,7 @@ Weights = Literal["uniform", "distance", "softmax"]
 #: Distances below this are float32 noise on unit rows.
 COINCIDENT = 1e-3
 #: Queries whose neighbours are summed at once.
-SUMMED_TOGETHER = 256
+SUMMED_TOGETHER = 512
 
 
 class KNN(Router):
