@@ -22,7 +22,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -40,7 +40,7 @@ from workers.encoders.base import make_encoder
 from workers.evaluate import run_evaluate
 from workers.routers.base import routers
 from workers.routers.knn import KNN, Weights
-from workers.routers.neighbours import Floats32
+from workers.routers.shortlists import Floats32
 from workers.units import EvaluateResult, EvaluateUnit, ProtocolOptions
 
 SPLITS, WORKERS = range(10), 2
@@ -136,15 +136,13 @@ def main() -> None:
                 torch.set_num_threads(1)
                 figures = {
                     "floor": fastest_floor(X, process_time),
-                    "ours": timed(lambda: ours(rows, SPLITS), process_time),
+                    "ours": timed(partial(ours, rows, SPLITS), process_time),
                 }
             if not arguments.one_thread:
                 torch.set_num_threads(WORKERS)
                 halves = [[split for split in SPLITS if split % WORKERS == i] for i in range(WORKERS)]
                 figures["floor, 2 threads"] = fastest_floor(X, perf_counter)
-                figures["ours, 2 workers"] = timed(
-                    lambda halves=halves: list(workers.map(ours, [rows] * WORKERS, halves)), perf_counter
-                )
+                figures["ours, 2 workers"] = timed(partial(in_workers, workers, rows, halves), perf_counter)
             print(json.dumps({name: round(value, 2) for name, value in figures.items()}), flush=True)  # noqa: T201
             for name, value in figures.items():
                 taken.setdefault(name, []).append(value)
@@ -156,7 +154,12 @@ def main() -> None:
 
 def fastest_floor(X: Floats32, clock: Callable[[], float]) -> float:
     """Seconds of the faster library."""
-    return min(timed(lambda by=by: floor(X, by_torch=by), clock) for by in (True, False))
+    return min(timed(partial(floor, X, by_torch=by), clock) for by in (True, False))
+
+
+def in_workers(workers: ProcessPoolExecutor, rows: Path, halves: list[list[int]]) -> None:
+    """Some of the splits in each worker."""
+    list(workers.map(ours, [rows] * WORKERS, halves))
 
 
 def timed(work: Callable[[], object], clock: Callable[[], float]) -> float:

@@ -153,6 +153,8 @@ def _separate(
     found = []
     for number in range(n_predictions):
         some = order[bounds[number] : bounds[number + 1]]
-        queries, prices, before, after = (values[some] for values in changes)
-        found.append((firsts[number], Changes(queries - number * n, prices, before, after)))
+        own = Changes(
+            changes.queries[some] - number * n, changes.prices[some], changes.before[some], changes.after[some]
+        )
+        found.append((firsts[number], own))
     return found
