@@ -49,6 +49,10 @@ def run_evaluate(
     """
     import scipy.linalg  # noqa: F401 -- it brings a BLAS of its own, which can be limited once it is loaded
 
+    if embedding is not None:
+        # Nobody can write to this view, so what is found of it holds for the whole shard.
+        embedding = embedding.view()
+        embedding.flags.writeable = False
     shard = _Shard(benchmark, embedding, encoder)
     families: dict[str, list[EvaluateUnit]] = {}
     for unit in units:

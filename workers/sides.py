@@ -55,11 +55,11 @@ def subset(side: Side, positions: Positions) -> Side:
         side,
         rows=side.rows[positions],
         embedding_rows=side.embedding_rows[positions],
-        tasks=tuple(side.tasks[i] for i in positions),
+        tasks=tuple(map(side.tasks.__getitem__, positions.tolist())),
         groups=side.groups[positions],
         scores=scores[positions],
         costs=costs[positions],
-        texts=None if side.texts is None else tuple(side.texts[i] for i in positions),
+        texts=None if side.texts is None else tuple(map(side.texts.__getitem__, positions.tolist())),
         extras={name: values[positions] for name, values in side.extras.items()},
     )
 

@@ -76,7 +76,6 @@ def _first(ranks: Positions, among: npt.NDArray[np.bool_], n: int) -> npt.NDArra
 
 @lru_cache(maxsize=128)  # tasks and pools of one source share the order
 def _ranks(groups: tuple[str, ...], root_seed: int, index: int) -> Mapping[str, int]:
-    def hashed(group: str) -> str:
-        return hashlib.sha256(f"s1|{root_seed}|{index}|{group}".encode()).hexdigest()
-
-    return {group: i for i, group in enumerate(sorted(groups, key=hashed))}
+    prefix = f"s1|{root_seed}|{index}|"
+    hashed = {group: hashlib.sha256((prefix + group).encode()).digest() for group in groups}
+    return {group: i for i, group in enumerate(sorted(groups, key=hashed.__getitem__))}

@@ -11,7 +11,7 @@ import numpy as np
 
 from workers.errors import RouterError
 from workers.metrics import selection
-from workers.metrics.summary import both_areas
+from workers.metrics.summary import path_areas
 from workers.routers.base import Calls, FitJob, Fitted, Mixture, Prediction, Router
 from workers.seeding import generator
 from workers.sides import Trial
@@ -22,6 +22,9 @@ TIE = 1e-9
 
 #: A space that holds fewer configurations than the budget is given up after so many doublings of the draw.
 MOST_DOUBLINGS = 4
+
+#: Predictions that are scored at once.
+SCORED_TOGETHER = 8
 
 #: What tuning maximises in each formulation.
 CRITERIA: Mapping[Formulation, str] = {"utility": "auc_path", "selection": "utility_mean"}
@@ -110,10 +113,14 @@ def tune(tasks: Sequence[TuningTask]) -> list[Tuned]:
     seconds = [0.0] * len(tasks)
     # Scored as they come: all predictions of a large benchmark's grid together would not fit into memory.
     answers = tasks[0].cls.predict_many(jobs) if jobs else iter(())
+    waiting: list[_Answer] = []
     for job, (number, trial, scores), fitted in zip(jobs, places, answers, strict=True):
-        begin = perf_counter()
-        scores.append(_score(tasks[number], trial, job, fitted))
-        seconds[number] += fitted.fit_seconds + fitted.route_seconds + perf_counter() - begin
+        seconds[number] += fitted.fit_seconds + fitted.route_seconds
+        waiting.append(_Answer(task=tasks[number], number=number, trial=trial, job=job, fitted=fitted, scores=scores))
+        if len(waiting) == SCORED_TOGETHER:
+            _score(waiting, seconds)
+            waiting = []
+    _score(waiting, seconds)
     return [_choose(*each) for each in zip(tasks, options, seconds, strict=True)]
 
 
@@ -175,12 +182,42 @@ def _choose(task: TuningTask, options: Sequence[_Option], seconds: float) -> Tun
     )
 
 
-def _score(task: TuningTask, trial: Trial, job: FitJob, fitted: Fitted) -> float:
-    scores, costs = trial.held.outcomes
-    prediction = fitted.prediction
-    if job.price is None:
-        assert isinstance(prediction, Prediction | Mixture | Calls)
-        return both_areas(prediction, scores, costs, task.options).auc_path
-    assert not isinstance(prediction, Prediction | Calls)
-    chances = selection.probabilities(prediction, scores.shape[1])
-    return selection.utility(chances, scores, costs, job.price)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Answer:
+    """What a job gave, and where its score goes."""
+
+    task: TuningTask
+    #: Of the task.
+    number: int
+    trial: Trial
+    job: FitJob
+    fitted: Fitted
+    scores: list[float]
+
+
+def _score(answers: Sequence[_Answer], seconds: list[float]) -> None:
+    """Score answers, those for one trial together, and count the seconds that it takes to their tasks'."""
+    groups: dict[tuple[int, int, bool], list[_Answer]] = {}
+    for answer in answers:
+        groups.setdefault((answer.number, id(answer.trial), answer.job.price is None), []).append(answer)
+    for (number, _, lines), group in groups.items():
+        begin = perf_counter()
+        found = _areas(group) if lines else [_utility(answer) for answer in group]
+        for answer, score in zip(group, found, strict=True):
+            answer.scores.append(score)
+        seconds[number] += perf_counter() - begin
+
+
+def _areas(group: Sequence[_Answer]) -> list[float]:
+    predictions = []
+    for answer in group:
+        assert isinstance(answer.fitted.prediction, Prediction | Mixture | Calls)
+        predictions.append(answer.fitted.prediction)
+    return path_areas(predictions, *group[0].trial.held.outcomes, group[0].task.options)
+
+
+def _utility(answer: _Answer) -> float:
+    scores, costs = answer.trial.held.outcomes
+    prediction, price = answer.fitted.prediction, answer.job.price
+    assert not isinstance(prediction, Prediction | Calls) and price is not None
+    return selection.utility(selection.probabilities(prediction, scores.shape[1]), scores, costs, price)

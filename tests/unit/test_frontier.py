@@ -241,3 +241,30 @@ def test_calls_that_are_not_finite_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="answers"):
         walk(calls, np.ones((1, 1)), np.ones((1, 1)))
+
+
+@pytest.mark.parametrize("cells", [7, 200, 40_000])
+def test_walks_of_many_predictions_have_the_bits_that_each_has_alone(monkeypatch, cells):
+    monkeypatch.setattr("workers.metrics.envelope.CELLS", cells)
+    rng = np.random.default_rng(2)
+    scores, costs = rng.random((2, 30, 5))
+    # Of few different values, so that lines tie, coincide and meet in one point.
+    many = [Prediction(scores=rng.integers(0, 4, (30, 5)) / 4, costs=rng.integers(0, 4, (30, 5)) / 4) for _ in range(7)]
+    many.append(Prediction(scores=rng.random((30, 5)), costs=rng.random((30, 5))))
+    for together, prediction in zip(frontier.exact_walks(many, scores, costs), many, strict=True):
+        expected = one_by_one(prediction, scores, costs)
+        path = together.path()
+        for price, cost, score in zip(path.prices, path.costs, path.scores, strict=True):
+            assert expected(price) == pytest.approx((cost, score), abs=1e-12)
+        assert path.prices.tobytes() == frontier.exact_walk(prediction, scores, costs).path().prices.tobytes()
+
+
+def one_by_one(prediction, scores, costs):
+    """Mean cost and score just above a price, by trying every model of every query."""
+
+    def at(price):
+        rows, above = np.arange(len(scores)), price * (1 + 1e-9) + 1e-9
+        chosen = frontier.choose(prediction, above)
+        return costs[rows, chosen].mean(), scores[rows, chosen].mean()
+
+    return at

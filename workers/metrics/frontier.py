@@ -5,6 +5,7 @@ Costs are in units of cost 1 (c_ref) everywhere in this package.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.benchmarks.base import Floats
+from workers.metrics.envelope import envelopes
 from workers.routers.base import Calls, Mixture, Positions, Prediction
 
 Lambda = Literal["exact", "grid"]
@@ -119,8 +121,6 @@ def choose(prediction: Prediction, price: float) -> Positions:
 def exact_walk(prediction: Prediction, scores: Floats, costs: Floats) -> Walk:
     """Every query's walk along the upper envelope of its lines score - price * cost, over all prices from 0 on.
 
-    From the model chosen at one price the next is the cheaper one whose line is met first; of several, the cheapest.
-
     Args:
         prediction: Predicted scores and costs. [n, M]
         scores: Observed scores. [n, M]
@@ -129,35 +129,23 @@ def exact_walk(prediction: Prediction, scores: Floats, costs: Floats) -> Walk:
     Raises:
         ValueError: Shapes differ or a value is not finite.
     """
-    check_finite(scores, costs, predicted_scores=prediction.scores, predicted_costs=prediction.costs)
-    active = np.arange(len(scores))
-    current = first = choose(prediction, 0.0)
-    price = np.zeros(len(scores))
-    lines_s, lines_c = prediction.scores, prediction.costs
-    steps: list[tuple[Positions, Floats, Positions, Positions]] = []
-    while True:
-        rows = np.arange(len(active))
-        saved = lines_c[rows, current][:, None] - lines_c
-        lost = lines_s[rows, current][:, None] - lines_s
-        met = np.full(saved.shape, np.inf)
-        with np.errstate(over="ignore"):
-            np.divide(lost, saved, out=met, where=saved > 0)
-        nearest = met.min(axis=1)
-        going = np.flatnonzero(np.isfinite(nearest))
-        if not len(going):
-            break
-        met, nearest, lines_s, lines_c = met[going], nearest[going], lines_s[going], lines_c[going]
-        following = np.where(met == nearest[:, None], lines_c, np.inf).argmin(axis=1)
-        active = active[going]
-        price = np.maximum(price[going], nearest)  # lines through one point: rounding must not turn the walk back
-        steps.append((active, price, current[going], following))
-        current = following
-    empty = np.zeros(0, dtype=np.int64)
-    queries, prices, before, after = (
-        (np.concatenate(parts) for parts in zip(*steps, strict=True)) if steps else (empty, np.zeros(0), empty, empty)
-    )
-    order = np.argsort(prices, kind="stable")
-    return _walk(first, 0.0, queries[order], prices[order], before[order], after[order], scores, costs)
+    return exact_walks([prediction], scores, costs)[0]
+
+
+def exact_walks(predictions: Sequence[Prediction], scores: Floats, costs: Floats) -> list[Walk]:
+    """`exact_walk` of several predictions for the same queries, each with the bits that it has alone.
+
+    Raises:
+        ValueError: Shapes differ or a value is not finite.
+    """
+    check_finite(scores, costs)
+    for prediction in predictions:
+        check_predicted(scores, predicted_scores=prediction.scores, predicted_costs=prediction.costs)
+    walks = []
+    for first, (queries, prices, before, after) in envelopes(predictions):
+        order = np.argsort(prices, kind="stable")
+        walks.append(_walk(first, 0.0, queries[order], prices[order], before[order], after[order], scores, costs))
+    return walks
 
 
 def grid_walk(prediction: Prediction, scores: Floats, costs: Floats, prices: Floats = GRID_PRICES) -> Walk:
@@ -267,9 +255,18 @@ def check_finite(scores: Floats, costs: Floats, **others: Floats) -> None:
     """
     if scores.ndim != 2 or 0 in scores.shape:
         raise ValueError(f"scores must be [n queries, M models], both at least 1; got {scores.shape}")
-    for name, values in {"scores": scores, "costs": costs, **others}.items():
-        if values.shape != scores.shape:
-            raise ValueError(f"{name} is {values.shape}, scores are {scores.shape}; they must agree")
+    check_predicted(scores, scores=scores, costs=costs, **others)
+
+
+def check_predicted(like: Floats, **arrays: Floats) -> None:
+    """Refuse arrays that are not as many numbers as checked scores.
+
+    Raises:
+        ValueError: Names the array, and the cell at fault.
+    """
+    for name, values in arrays.items():
+        if values.shape != like.shape:
+            raise ValueError(f"{name} is {values.shape}, scores are {like.shape}; they must agree")
         if not np.isfinite(values).all():
             query, model = np.argwhere(~np.isfinite(values))[0]
             raise ValueError(

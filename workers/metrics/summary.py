@@ -57,6 +57,22 @@ def both_areas(
     return Areas(areas.auc(path, options.left), areas.auc_path(path))
 
 
+def path_areas(
+    predictions: Sequence[Prediction | Mixture | Calls], scores: Floats, costs: Floats, options: ProtocolOptions
+) -> list[float]:
+    """`auc_path` of several predictions for the same queries: what tuning compares.
+
+    Raises:
+        ValueError: Shapes differ or a value is not finite.
+    """
+    lines = [each for each in predictions if isinstance(each, Prediction)]
+    if len(lines) == len(predictions) and options.lambda_ == "exact":
+        walks = frontier.exact_walks(lines, scores, costs)
+    else:
+        walks = [frontier.walk(each, scores, costs, options.lambda_) for each in predictions]
+    return [areas.auc_path(walk.path()) for walk in walks]
+
+
 def measure(
     *,
     prediction: Prediction | Mixture | Calls,

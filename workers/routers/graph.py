@@ -20,7 +20,7 @@ from workers.routers.graph_network import (
     require_torch_geometric,
     weighted_error,
 )
-from workers.routers.knn import weighted_sums
+from workers.routers.sums import weighted_sums
 from workers.routers.surroundings import around, around_each_other, look_ahead, needed_around_each_other
 from workers.training import (
     Batch,

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from workers.benchmarks.base import Floats
 from workers.errors import RouterError
 from workers.routers.base import Calls, FitJob, Fitted, Mixture, Positions, Prediction, Router, Side, mean_outcomes
 from workers.routers.growing import appended, with_model
 from workers.routers.labels import most_voted, spread_labels
-from workers.routers.neighbours import Search, Similarity, nearest
+from workers.routers.neighbours import Neighbours, Search, Similarity, nearest
+from workers.routers.sums import is_dense, running_sums, weighted_sums
 
 Weights = Literal["uniform", "distance", "softmax"]
 
 #: Distances below this are float32 noise on unit rows.
 COINCIDENT = 1e-3
+#: Queries whose neighbours are summed at once.
+SUMMED_TOGETHER = 512
 
 
 class KNN(Router):
@@ -159,21 +162,12 @@ class KNN(Router):
         for answer in answers:
             key = (answer.router.similarity, id(answer.job.train), id(answer.job.queries))
             searches.setdefault(key, []).append(answer)
-        shared = list(searches.values())
+        shared = [_Shared(group) for group in searches.values()]
         begin = perf_counter()
-        for found in nearest(
-            [
-                Search(
-                    similarity=group[0].router.similarity,
-                    train=group[0].job.train,
-                    queries=group[0].job.queries,
-                    k=max(answer.k for answer in group),
-                )
-                for group in shared
-            ]
-        ):
-            for answer in shared[found.search]:
-                answer.add(found.rows, found.index[:, : answer.k], found.similarity[:, : answer.k])
+        for found in nearest([each.search for each in shared]):
+            shared[found.search].add(found)
+        for each in shared:
+            each.flush()
         seconds = (perf_counter() - begin) / len(jobs)
         for answer in answers:
             yield answer.finish(seconds)
@@ -185,17 +179,38 @@ class _Table:
     def __init__(self, job: FitJob) -> None:
         begin = perf_counter()
         scores, costs = job.train.outcomes
-        self.means = mean_outcomes(job.train)
+        self.means, self.n_models = mean_outcomes(job.train), scores.shape[1]
         if job.price is None:
             observed = ~np.isnan(scores)
-            self.rows = np.hstack([np.where(observed, scores, 0.0), np.where(observed, costs, 0.0), observed])
+            # Models that were tried on the same queries share a column.
+            numbers: dict[bytes, int] = {}
+            self.pattern = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in observed.T])
+            patterns = observed[:, np.unique(self.pattern, return_index=True)[1]]
+            self.rows = np.hstack([np.where(observed, scores, 0.0), np.where(observed, costs, 0.0), patterns])
         else:
             self.rows = spread_labels(scores, costs, job.price)
         self.seconds = perf_counter() - begin
 
+    def outcomes(self, sums: Floats) -> tuple[Floats, Floats]:
+        """Mean scores and costs of every model [b, M] from sums over neighbours' rows [b, columns]."""
+        scores, costs = sums[:, : self.n_models], sums[:, self.n_models : 2 * self.n_models]
+        of_pattern = sums[:, 2 * self.n_models :]
+        if of_pattern.shape[1] == 1 or (of_pattern > 0).all():
+            weight = of_pattern if of_pattern.shape[1] == 1 else of_pattern.take(self.pattern, axis=1)
+            return scores / weight, costs / weight
+        weight = of_pattern.take(self.pattern, axis=1)
+        some, safe = weight > 0, np.where(weight > 0, weight, 1.0)
+        return np.where(some, scores / safe, self.means[0]), np.where(some, costs / safe, self.means[1])
+
+    def votes(self, sums: Floats) -> Positions:
+        """The model of the most votes [b] from sums over neighbours' labels [b, M]."""
+        votes = np.where(sums.sum(axis=1, keepdims=True) > 0, sums, self.rows.mean(axis=0))
+        total = votes.sum(axis=1, keepdims=True)
+        return most_voted(votes / np.where(total > 0, total, 1.0), self.means[1])
+
 
 class _Answer:
-    """One job's weighted sums of table rows, filled as neighbours are found."""
+    """One job's answer, filled as neighbours are found."""
 
     def __init__(self, job: FitJob, table: _Table) -> None:
         assert isinstance(job.router, KNN)
@@ -204,60 +219,104 @@ class _Answer:
             raise RouterError("router 'knn': k is neither given nor tuned; give k.")
         #: A tuned k may exceed the training side of a cross-validation fold.
         self.k = min(self.router.k, job.train.n)
-        self.sums = np.empty((job.queries.n, table.rows.shape[1]))
+        shape = (job.queries.n, table.n_models)
+        self.prediction: Prediction | Positions
+        if job.price is None:
+            self.prediction = Prediction(scores=np.empty(shape), costs=np.empty(shape))
+        else:
+            self.prediction = np.empty(job.queries.n, dtype=np.int64)
 
-    def add(self, rows: Positions, index: Positions, similarity: npt.NDArray[np.float32]) -> None:
-        """Sum the neighbours' table rows by weight."""
-        self.sums[rows] = weighted_sums(index, self._weights(similarity.astype(np.float64)), self.table.rows)
+    @property
+    def weighting(self) -> Weighting:
+        """How it weighs neighbours."""
+        return self.router.weights, self.router.tau if self.router.weights == "softmax" else 0.0
 
-    def _weights(self, similarity: Floats) -> Floats:
-        """Weights of the neighbours, up to a factor per row. [b, k]."""
-        if self.router.weights == "distance":
-            return 1.0 / np.maximum(np.sqrt(np.maximum(2.0 - 2.0 * similarity, 0.0)), COINCIDENT)
-        if self.router.weights == "softmax":
-            return np.exp((similarity - similarity[:, :1]) / self.router.tau)
-        return np.ones_like(similarity)
+    def add(self, rows: Positions, sums: Floats) -> None:
+        """Take the sums of some queries' neighbours over the table's columns. [b] and [b, columns]."""
+        if isinstance(self.prediction, Prediction):
+            self.prediction.scores[rows], self.prediction.costs[rows] = self.table.outcomes(sums)
+        else:
+            self.prediction[rows] = self.table.votes(sums)
 
     def finish(self, search_seconds: float) -> Fitted:
-        """Means, or the choice by votes, with what they cost."""
-        begin = perf_counter()
-        means = self.table.means
-        prediction: Prediction | Positions
-        if self.job.price is None:
-            scores, costs, weight = np.hsplit(self.sums, 3)
-            some, safe = weight > 0, np.where(weight > 0, weight, 1.0)
-            prediction = Prediction(
-                scores=np.where(some, scores / safe, means[0]), costs=np.where(some, costs / safe, means[1])
-            )
-        else:
-            votes = np.where(self.sums.sum(axis=1, keepdims=True) > 0, self.sums, self.table.rows.mean(axis=0))
-            total = votes.sum(axis=1, keepdims=True)
-            prediction = most_voted(votes / np.where(total > 0, total, 1.0), means[1])
+        """The means, or the choice by votes, with what they cost."""
         return Fitted(
-            prediction=prediction,
+            prediction=self.prediction,
             fit_seconds=self.table.seconds,
-            route_seconds=search_seconds + perf_counter() - begin,
+            route_seconds=search_seconds,
             n_bytes=_n_bytes(self.job.train),
         )
+
+
+#: A kind of weights and its temperature.
+Weighting = tuple[Weights, float]
+
+
+def weigh(similarity: Floats, weighting: Weighting) -> Floats:
+    """Weights of neighbours, nearest first, up to a factor per row. Both [b, k]."""
+    kind, tau = weighting
+    if kind == "distance":
+        return 1.0 / np.maximum(np.sqrt(np.maximum(2.0 - 2.0 * similarity, 0.0)), COINCIDENT)
+    if kind == "softmax":
+        return np.exp((similarity - similarity[:, :1]) / tau)
+    return np.ones_like(similarity)
+
+
+class _Shared:
+    """Answers of one search: neighbours come in small parts, and are summed in larger ones."""
+
+    def __init__(self, answers: list[_Answer]) -> None:
+        job = answers[0].job
+        self.search = Search(
+            similarity=answers[0].router.similarity,
+            train=job.train,
+            queries=job.queries,
+            k=max(answer.k for answer in answers),
+        )
+        #: Those that a dense product serves, part by part: its bits depend on which part.
+        self.wide = [answer for answer in answers if is_dense(answer.k, job.train.n)]
+        self.narrow: dict[int, list[_Answer]] = {}
+        for answer in answers:
+            if not is_dense(answer.k, job.train.n):
+                self.narrow.setdefault(id(answer.table), []).append(answer)
+        self.waiting: list[Neighbours] = []
+
+    def add(self, found: Neighbours) -> None:
+        """Take a part of the search's answer."""
+        for answer in self.wide:
+            weights = weigh(found.similarity[:, : answer.k].astype(np.float64), answer.weighting)
+            answer.add(found.rows, weighted_sums(found.index[:, : answer.k], weights, answer.table.rows))
+        if self.narrow:
+            k = max(answer.k for group in self.narrow.values() for answer in group)
+            index, similarity = found.index[:, :k], found.similarity[:, :k]
+            self.waiting.append(replace(found, index=index.astype(np.int32), similarity=similarity))
+            if sum(len(part.rows) for part in self.waiting) >= SUMMED_TOGETHER:
+                self.flush()
+
+    def flush(self) -> None:
+        """Sum what waits."""
+        if not self.waiting:
+            return
+        rows, index, similarity = (
+            np.concatenate([getattr(part, name) for part in self.waiting]) for name in ("rows", "index", "similarity")
+        )
+        self.waiting = []
+        similarity = similarity.astype(np.float64)
+        for group in self.narrow.values():
+            kinds: dict[Weighting, list[_Answer]] = {}
+            for answer in group:
+                kinds.setdefault(answer.weighting, []).append(answer)
+            weights = [
+                weigh(similarity[:, : max(answer.k for answer in members)], kind) for kind, members in kinds.items()
+            ]
+            ends = sorted({answer.k for answer in group})
+            for end, sums in zip(ends, running_sums(index, weights, group[0].table.rows, ends), strict=True):
+                for number, members in enumerate(kinds.values()):
+                    for answer in members:
+                        if answer.k == end:
+                            answer.add(rows, sums[number])
 
 
 def _n_bytes(train: Side) -> int:
     scores, costs = train.outcomes
     return train.n * int(train.embeddings[0].nbytes) + scores.nbytes + costs.nbytes
-
-
-def weighted_sums(index: Positions, weights: Floats, table: Floats) -> Floats:
-    """Σ weights · table[index] of every row. [b, columns].
-
-    Args:
-        index: Rows of the table, different ones in each row. [b, k]
-        weights: [b, k]
-        table: [n, columns]
-    """
-    from scipy.sparse import csr_array
-
-    b, k = index.shape
-    matrix = csr_array((weights.ravel(), index.ravel(), np.arange(0, b * k + 1, k)), shape=(b, len(table)))
-    # From about an eighth of the training side on, a dense product is the faster one.
-    product: Floats = (matrix.toarray() if 8 * k > len(table) else matrix) @ table
-    return product

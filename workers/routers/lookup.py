@@ -13,8 +13,8 @@ import numpy as np
 from workers.benchmarks.base import Floats
 from workers.routers.base import FitJob, Fitted, Positions, Prediction, Router, Side
 from workers.routers.growing import appended, with_model
-from workers.routers.knn import weighted_sums
 from workers.routers.neighbours import Search, nearest
+from workers.routers.sums import weighted_sums
 
 #: From positions on the training side and cosine similarities, nearest first (both [b, k]), to values [b, c].
 Reduce = Callable[[Positions, Floats], Floats]

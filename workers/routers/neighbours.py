@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.routers.base import Positions, Side
+from workers.routers.shortlists import BLOCK, Block, Floats32, Shortlist, Space, largest
 
-Floats32 = npt.NDArray[np.float32]
 Similarity = Literal["cosine", "centered", "whitened"]
 
-#: Rows of one matrix product. Always this many, at the same places: the bits of a product may depend on its shape.
-BLOCK = 256
+#: By how many standard deviations a shortlist is longer than it need be on average, were training queries random ones.
+MARGIN = 5.0
 #: Principal directions with less than this share of the largest variance are noise, and dropped before whitening.
 NEGLIGIBLE = 1e-6
 
@@ -49,8 +50,9 @@ def nearest(searches: Sequence[Search]) -> Iterator[Neighbours]:
     """Answer searches block by block, every similarity of one space computed once.
 
     All cosine searches of one benchmark share one space, whatever their splits: block i holds the benchmark's queries
-    256·i to 256·i + 255 whoever asks, so an answer's bits depend on the search alone. Centred and whitened spaces
-    depend on the training side and are shared by its searches.
+    256·i to 256·i + 255 whoever asks, so an answer's bits depend on the search alone. Each row's most similar columns
+    are found once, of which every split takes its own training queries. Centred and whitened spaces depend on the
+    training side and are shared by its searches.
     """
     spaces: dict[tuple[object, ...], list[int]] = {}
     for i, search in enumerate(searches):
@@ -68,19 +70,68 @@ def _search_space(searches: Sequence[Search], members: Sequence[int]) -> Iterato
         left, right = first.queries.embeddings, first.train.embeddings
     else:
         left, right = _transformed(first.similarity, first.train.X, first.queries.X)
-    places = [_places(searches[i]) for i in members]
-    block = np.zeros((BLOCK, left.shape[1]), dtype=np.float32)
+    asked = [_Asked(number, searches[number], len(right)) for number in members]
+    listed = [each for each in asked if each.reach]
+    reach = max((each.reach for each in listed), default=0)
+    space = Space(left, right)
     for start in range(0, len(left), BLOCK):
-        wanted = [np.flatnonzero((rows >= start) & (rows < start + BLOCK)) for rows, _ in places]
-        if not any(len(rows) for rows in wanted):
-            continue
-        part = left[start : start + BLOCK]
-        block[: len(part)], block[len(part) :] = part, 0.0
-        similarities = block @ right.T
-        for i, asked, (rows, columns) in zip(members, wanted, places, strict=True):
-            if len(asked):
-                index, similarity = _largest(similarities[np.ix_(rows[asked] - start, columns)], searches[i].k)
-                yield Neighbours(search=i, rows=asked, index=index, similarity=similarity)
+        block, shortlist = space.block(start), None
+        row_of = np.full(BLOCK, -1)
+        if reach:
+            rows = np.unique(np.concatenate([each.rows[each.within(start)] for each in listed])) - start
+            row_of[rows] = np.arange(len(rows))
+            shortlist = block.shortlist(rows, reach) if len(rows) else None
+        for each in asked:
+            wanted = each.within(start)
+            if len(wanted):
+                rows = each.rows[wanted] - start
+                if each.reach and shortlist is not None:
+                    index, similarity = each.chosen(block, shortlist, row_of[rows], rows)
+                else:
+                    index, similarity = each.searched(block, rows)
+                yield Neighbours(search=each.number, rows=wanted, index=index, similarity=similarity)
+
+
+class _Asked:
+    """One search in a space: which rows of the left matrix ask for which of the right one."""
+
+    def __init__(self, number: int, search: Search, n_right: int) -> None:
+        self.number, self.k = number, search.k
+        self.rows, self.columns = _places(search)
+        #: How many of a row's most similar columns are nearly sure to hold k training queries; 0: search the columns.
+        self.reach = 0
+        share = len(self.columns) / n_right
+        reach = math.ceil((self.k + MARGIN * (1.0 + math.sqrt(self.k * (1.0 - share)))) / share)
+        # Shortlists are in the order of columns, which must be that of the training queries.
+        if 2 * reach < n_right and (np.diff(self.columns) > 0).all():
+            self.reach = reach
+            self.position = np.full(n_right, -1, dtype=np.int32)
+            self.position[self.columns] = np.arange(len(self.columns), dtype=np.int32)
+
+    def within(self, start: int) -> Positions:
+        """Positions of the queries in one block."""
+        return np.flatnonzero((self.rows >= start) & (self.rows < start + BLOCK))
+
+    def searched(self, block: Block, rows: Positions) -> tuple[Positions, Floats32]:
+        """The k nearest of these rows of the block and their similarities, from all columns. Both [b, k]."""
+        similarities = block.similarities[np.ix_(rows, self.columns)]
+        index = largest(similarities, self.k)
+        return index, np.take_along_axis(similarities, index, axis=1)
+
+    def chosen(
+        self, block: Block, shortlist: Shortlist, places: Positions, rows: Positions
+    ) -> tuple[Positions, Floats32]:
+        """The same from the shortlist, in which the rows have these places."""
+        position = self.position[shortlist.columns[places]]
+        inside = np.flatnonzero(position >= 0)
+        starts = np.searchsorted(inside, np.arange(len(rows) + 1) * position.shape[1])
+        some = inside.take(starts[:-1, None] + np.arange(self.k), mode="clip")
+        index = position.ravel()[some].astype(np.int64)
+        similarity = shortlist.similarity[places].ravel()[some]
+        short = np.flatnonzero(np.diff(starts) < self.k)
+        if len(short):
+            index[short], similarity[short] = self.searched(block, rows[short])
+        return index, similarity
 
 
 def _places(search: Search) -> tuple[Positions, Positions]:
@@ -105,17 +156,3 @@ def _transformed(similarity: Similarity, train: Floats32, queries: Floats32) -> 
 def _unit(rows: npt.NDArray[np.float64]) -> Floats32:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-
-
-def _largest(similarities: Floats32, k: int) -> tuple[Positions, Floats32]:
-    """The k largest of each row, largest first, ties to the earlier column. Both [b, k]."""
-    # One sortable integer per cell: the bits of -similarity made monotone, then the column. No two are equal, so
-    # partition and sort need not be stable.
-    bits = (np.float32(0) - similarities).view(np.uint32)
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
-    keys = (ordered << np.uint64(32)) | np.arange(similarities.shape[1], dtype=np.uint64)
-    if k < similarities.shape[1]:
-        keys = np.partition(keys, k - 1, axis=1)[:, :k]
-    keys.sort(axis=1)
-    index = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    return index, np.take_along_axis(similarities, index, axis=1)

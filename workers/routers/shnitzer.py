@@ -10,10 +10,10 @@ import numpy as np
 from workers.benchmarks.base import Floats
 from workers.metrics.frontier import choose
 from workers.routers.base import FitJob, Positions, Prediction, Side, mean_outcomes
-from workers.routers.knn import weighted_sums
 from workers.routers.labels import most_voted
 from workers.routers.lookup import Lookup, LookupRouter, Reduce, alike, bare, look_up
 from workers.routers.parameters import check_number, filled, log_integer, log_uniform
+from workers.routers.sums import weighted_sums
 from workers.sides import subset
 from workers.training import check_whole
 
