@@ -20,11 +20,10 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/roadtest run sweeps/demo.yaml
 
-# In the order of folders, so that the long acceptance tests do not come last and leave a worker idle; three on two cores,
-# because those tests wait for most of their time.
+# In the order of folders, so that the long acceptance tests do not come last and leave one worker idle.
 test: setup
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

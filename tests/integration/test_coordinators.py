@@ -71,9 +71,8 @@ class Patient(Router):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [2, 4])
-def test_coordinators_share_a_sweep_and_compute_every_unit_once(n: int, database: Database, tmp_path: Path) -> None:
-    seeds = 30 * n
+def test_coordinators_share_a_sweep_and_compute_every_unit_once(database: Database, tmp_path: Path) -> None:
+    n, seeds = 3, 90
     patient = {"name": "patient", "folder": str(tmp_path), "n": n}
     sweep = write_sweep(tmp_path, encoders=[], routers=[patient], seeds=seeds, protocol={"bootstrap": 0})
     plugin = write_plugin(tmp_path / "plugin", "patient", PATIENT, patient="Patient")

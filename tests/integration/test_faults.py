@@ -200,7 +200,7 @@ def four_splits(two_splits: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["missing", "truncated", "other bytes", "no manifest"])
+@pytest.mark.parametrize("damage", ["missing", "other bytes"])
 def test_a_damaged_artefact_is_noticed_and_embedded_again(
     damage: str, two_splits: Path, four_splits: dict[str, list[tuple[Any, ...]]], tmp_path: Path
 ) -> None:
@@ -208,14 +208,10 @@ def test_a_damaged_artefact_is_noticed_and_embedded_again(
     (rows,) = (folder / ".roadtest" / "artifacts").rglob("*.npy")
     if damage == "missing":
         rows.unlink()
-    elif damage == "truncated":
-        rows.write_bytes(rows.read_bytes()[:5000])
-    elif damage == "other bytes":
+    else:
         content = bytearray(rows.read_bytes())
         content[-1] ^= 1
         rows.write_bytes(content)
-    else:
-        rows.with_suffix(".json").unlink()
 
     run(write_sweep(folder, routers=ROUTERS, seeds=4), *LOCAL)
 
