@@ -36,6 +36,19 @@ def answers(searches):
     return index
 
 
+def searched(search):
+    """The k nearest by a product of whole blocks and a stable sort."""
+    matrix = search.train.matrix
+    alone = np.zeros((search.queries.n, search.train.n), dtype=np.float32)
+    for start in range(0, len(matrix), shortlists.BLOCK):
+        part = matrix[start : start + shortlists.BLOCK]
+        block = np.zeros((shortlists.BLOCK, matrix.shape[1]), dtype=np.float32)
+        block[: len(part)] = part
+        inside = np.flatnonzero((search.queries.rows >= start) & (search.queries.rows < start + len(part)))
+        alone[inside] = (block @ matrix.T)[np.ix_(search.queries.rows[inside] - start, search.train.rows)]
+    return np.argsort(-alone, axis=1, kind="stable")[:, : search.k]
+
+
 @pytest.mark.parametrize("distinct", [None, 9])  # of equal rows a shortlist holds too few training queries
 @pytest.mark.parametrize("k", [1, 20, 90])
 def test_a_shortlist_of_all_splits_gives_what_a_full_search_gives(make_side, k, distinct):
@@ -43,17 +56,19 @@ def test_a_shortlist_of_all_splits_gives_what_a_full_search_gives(make_side, k, 
         Search(similarity="cosine", train=train, queries=held, k=k)
         for train, held in sides(make_side, distinct=distinct)
     ]
-    matrix = searches[0].train.matrix
     for search, found in zip(searches, answers(searches), strict=True):
-        alone = np.zeros((search.queries.n, search.train.n), dtype=np.float32)
-        for start in range(0, len(matrix), shortlists.BLOCK):
-            part = matrix[start : start + shortlists.BLOCK]
-            block = np.zeros((shortlists.BLOCK, matrix.shape[1]), dtype=np.float32)
-            block[: len(part)] = part
-            inside = np.flatnonzero((search.queries.rows >= start) & (search.queries.rows < start + len(part)))
-            alone[inside] = (block @ matrix.T)[np.ix_(search.queries.rows[inside] - start, search.train.rows)]
-        expected = np.argsort(-alone, axis=1, kind="stable")[:, :k]
-        assert (found == expected).all()
+        assert (found == searched(search)).all()
+
+
+def test_a_shortlist_without_any_training_query_gives_what_a_full_search_gives(make_side):
+    """Trained on one task, asked about another: every query's most similar ones are of its own task."""
+    X = RNG.normal(size=(700, 24)) + np.where(np.arange(700) < 350, 9.0, -9.0)[:, None]
+    everything = make_side(X / np.linalg.norm(X, axis=1, keepdims=True), RNG.random((700, 3)), RNG.random((700, 3)))
+    train, held = (
+        replace(everything, rows=rows, embedding_rows=rows) for rows in (np.arange(350), np.arange(350, 700))
+    )
+    search = Search(similarity="cosine", train=train, queries=held, k=3)
+    assert (answers([search])[0] == searched(search)).all()
 
 
 def test_shortlists_are_kept_for_matrices_that_nobody_writes_to_and_go_with_them(make_side):

@@ -124,6 +124,8 @@ class _Asked:
         """The same from the shortlist, in which the rows have these places."""
         position = self.position[shortlist.columns[places]]
         inside = np.flatnonzero(position >= 0)
+        if not len(inside):
+            return self.searched(block, rows)
         starts = np.searchsorted(inside, np.arange(len(rows) + 1) * position.shape[1])
         some = inside.take(starts[:-1, None] + np.arange(self.k), mode="clip")
         index = position.ravel()[some].astype(np.int64)
