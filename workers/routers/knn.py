@@ -185,10 +185,14 @@ class _Table:
             # Models that were tried on the same queries share a column.
             numbers: dict[bytes, int] = {}
             self.pattern = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in observed.T])
-            patterns = observed[:, np.unique(self.pattern, return_index=True)[1]]
-            self.rows = np.hstack([np.where(observed, scores, 0.0), np.where(observed, costs, 0.0), patterns])
+            firsts = np.unique(self.pattern, return_index=True)[1]
+            #: A column each: what a dense product gives depends on how many columns there are.
+            self.all = np.hstack([np.where(observed, scores, 0.0), np.where(observed, costs, 0.0), observed])
+            self.columns = np.concatenate([np.arange(2 * self.n_models), 2 * self.n_models + firsts])
+            self.rows = np.ascontiguousarray(self.all[:, self.columns])
         else:
-            self.rows = spread_labels(scores, costs, job.price)
+            self.rows = self.all = spread_labels(scores, costs, job.price)
+            self.columns = np.arange(self.n_models)
         self.seconds = perf_counter() - begin
 
     def outcomes(self, sums: Floats) -> tuple[Floats, Floats]:
@@ -285,7 +289,8 @@ class _Shared:
         """Take a part of the search's answer."""
         for answer in self.wide:
             weights = weigh(found.similarity[:, : answer.k].astype(np.float64), answer.weighting)
-            answer.add(found.rows, weighted_sums(found.index[:, : answer.k], weights, answer.table.rows))
+            sums = weighted_sums(found.index[:, : answer.k], weights, answer.table.all)
+            answer.add(found.rows, sums[:, answer.table.columns])
         if self.narrow:
             k = max(answer.k for group in self.narrow.values() for answer in group)
             index, similarity = found.index[:, :k], found.similarity[:, :k]
