@@ -30,8 +30,7 @@ from workers.units import EvaluateResult, EvaluateUnit, ProtocolOptions
 pytestmark = pytest.mark.slow
 
 SHARED = Path(os.environ.get("ROADTEST_SHARED", Path(__file__).parents[3] / "shared"))
-#: Splits by locality: what is not there takes fewer to be seen not to be there than what is there takes to be found.
-SPLITS = {1.0: 10, 0.0: 6}
+SPLITS = 10
 ALPHA = 0.05
 #: Routers that learn from embeddings, neither online, privileged nor blind to queries.
 LEARNED = sorted(
@@ -82,7 +81,7 @@ def areas(locality: float) -> Mapping[tuple[str, bool], list[EvaluateResult]]:
                     split=split,
                     protocol=ProtocolOptions(bootstrap=0),
                 )
-                for split in range(SPLITS[locality])
+                for split in range(SPLITS)
             ]
             results = run_evaluate(units, benchmark, made.embeddings)
             for result in results:

@@ -175,9 +175,9 @@ def test_it_learns_models_that_answer_opposite_queries(make_side, cls):
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     scores = np.hstack([X[:, :1] > 0, X[:, :1] < 0, X[:, 1:2] > 0]).astype(float)
     side = make_side(X, scores, 1.0 + X[:, :1] * [[1.0, 0.0, -1.0]])
-    predicted = cls(epochs=60, learning_rate=0.01).fit(side, rng()).predict(side)
+    predicted = cls(epochs=150, learning_rate=0.01).fit(side, rng()).predict(side)
     assert ((predicted.scores > 0.5) == (scores > 0.5)).mean() > 0.95
-    assert np.sqrt(np.mean((predicted.costs - side.costs) ** 2)) < 0.05
+    assert predicted.costs == pytest.approx(side.costs, abs=0.1)
     # The first two models are never both right, and cost the same to the selector.
     free = replace(side, costs=np.zeros_like(side.costs), scores=side.scores * [1.0, 1.0, 0.0])
     chosen = cls(epochs=30, learning_rate=0.01).fit_selector(free, 0.5, rng()).select(free)
