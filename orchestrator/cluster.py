@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from orchestrator.errors import ClusterError, RunError
+
+log = logging.getLogger("roadtest.cluster")
 
 #: Bytes of Ray's object store on a laptop: contexts are a few MB each.
 OBJECT_STORE_BYTES = 200_000_000
@@ -47,6 +50,8 @@ def connect(address: str | None, *, workers: int | None) -> bool:
     _settle()
     import ray
 
+    # It says that it takes SIGTERM in the main thread alone: the coordinator takes it anyway.
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
     if ray.is_initialized():
         return False
     try:
@@ -96,6 +101,60 @@ def disconnect(*, owned: bool) -> None:
 
     if owned:
         ray.shutdown()
+
+
+class Connection:
+    """A local Ray or a cluster, reached in a thread of its own while this one plans, and left there while it reports.
+
+    The kernel ends a local Ray's daemons with the thread that started them: it lives for as long as they are wanted.
+
+    Args:
+        address: As of `connect`.
+        workers: As of `connect`.
+    """
+
+    def __init__(self, address: str | None, *, workers: int | None) -> None:
+        self._address, self._workers = address, workers
+        self._there, self._unwanted = threading.Event(), threading.Event()
+        self._owned = False
+        self._error: BaseException | None = None
+        # By this name whoever ends the process does not wait for it.
+        self._thread = threading.Thread(target=self._live, name="roadtest-worker-ray")
+        self._thread.start()
+
+    def _live(self) -> None:
+        try:
+            self._owned = connect(self._address, workers=self._workers)
+        except BaseException as error:
+            self._error = error
+            return
+        finally:
+            self._thread.name = "roadtest-ray"
+            self._there.set()
+        self._unwanted.wait()
+        try:
+            disconnect(owned=self._owned)
+        except Exception as error:
+            log.warning("Ray did not end in order: %s", _first_line(error))
+
+    def wait(self) -> bool:
+        """Until it is there; whether it is a local Ray of our own.
+
+        Raises:
+            RunError: As of `connect`.
+        """
+        self._there.wait()
+        if self._error is not None:
+            raise self._error
+        return self._owned
+
+    def close(self) -> None:
+        """Leave it, which takes a second; returns at once."""
+        self._unwanted.set()
+
+    def join(self) -> None:
+        """Wait until it has been left."""
+        self._thread.join()
 
 
 # -- every node ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,13 +15,14 @@ from typing import Literal
 
 from orchestrator import environment
 from orchestrator.catalog import load_benchmarks, load_encoders
+from orchestrator.cluster import Connection
 from orchestrator.coordinator import Coordinator, Progress
 from orchestrator.enlist import enlist
 from orchestrator.executors.base import Executor
 from orchestrator.plan import Plan, plan_sweep
 from orchestrator.queue import exit_code
 from orchestrator.shards import Pace
-from orchestrator.store import Session, Store, registry
+from orchestrator.store import Store, claims, registry
 from orchestrator.sweep import Sweep
 
 log = logging.getLogger("roadtest.run")
@@ -75,6 +76,7 @@ def run_plan(
     executor: ExecutorName = "ray",
     workers: int | None = None,
     address: str | None = None,
+    connection: Connection | None = None,
     progress: Progress | None = None,
     pace: Pace | None = None,
     takeover: bool = False,
@@ -87,6 +89,7 @@ def run_plan(
         executor: `ray`, or `local` for threads of this process.
         workers: Default: the machine's or the cluster's CPUs.
         address: Of a Ray cluster; default a local Ray.
+        connection: To Ray, begun beforehand: its owner closes it, and waits for it.
         progress: Told how far the run is.
         pace: Leases and sizes of shards.
         takeover: End other coordinators of this sweep, alive or not, instead of sharing the work with them.
@@ -98,8 +101,15 @@ def run_plan(
     sweep_id = enlist(store, plan)
     facts = environment.facts()
     environment_id = store.transact(lambda session: registry.put_environment(session, facts))
-    running = _make_executor(store, sweep_id, plan.sweep, executor, workers, address)
-    try:
+    with ExitStack() as stack:
+        if executor == "local" or not store.query(lambda session: claims.anything_open(session, sweep_id)):
+            connection = None
+        elif connection is None:
+            connection = Connection(address, workers=workers)
+            stack.callback(connection.join)
+            stack.callback(connection.close)
+        running = _make_executor(connection, plan.sweep, workers)
+        stack.callback(running.close)
         coordinator = Coordinator(
             store=store,
             plan=plan,
@@ -116,29 +126,17 @@ def run_plan(
         )
         with _stops(coordinator):
             counts = coordinator.run()
-    finally:
-        running.close()
     return RunSummary(sweep=plan.sweep.name, counts=counts, stopped=coordinator.stopped)
 
 
-def _nothing_left(session: Session, sweep_id: int) -> bool:
-    return not session.one(
-        """SELECT 1 FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
-           WHERE su.sweep_id = :s AND u.state IN ('ready', 'running', 'invalidated') LIMIT 1""",
-        s=sweep_id,
-    )
-
-
-def _make_executor(
-    store: Store, sweep_id: int, sweep: Sweep, name: ExecutorName, workers: int | None, address: str | None
-) -> Executor:
-    if name == "local" or store.query(lambda session: _nothing_left(session, sweep_id)):
+def _make_executor(connection: Connection | None, sweep: Sweep, workers: int | None) -> Executor:
+    if connection is None:
         from orchestrator.executors.local import LocalExecutor
 
         return LocalExecutor(workers or os.cpu_count() or 1)
     from orchestrator.executors.ray import RayExecutor
 
-    return RayExecutor(workers, address=address, resources=sweep.resources)
+    return RayExecutor(connection, workers=workers, resources=sweep.resources)
 
 
 @contextmanager

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from orchestrator.cli.options import AsJson, Database, Logging
+
+if TYPE_CHECKING:
+    from orchestrator.cluster import Connection
+    from orchestrator.sweep import Sweep
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep file (YAML).")]
 
@@ -111,23 +115,66 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder of the HTML report.")] = Path("roadtest-report"),
 ) -> None:
     """Run a sweep; running it again finishes what is left and recomputes nothing."""
-    from orchestrator.cli.output import log_to_file
-    from orchestrator.cli.progress import shown_progress
-    from orchestrator.cli.read import show_report
-    from orchestrator.errors import AnalysisError, SweepError
-    from orchestrator.run import load_plan, run_plan
-    from orchestrator.store import check_home, home_folder, open_store
+    from orchestrator.errors import SweepError
     from orchestrator.sweep import Sweep
 
     if address is not None and executor == "local":
         raise SweepError("--address names a Ray cluster, --executor local uses none; drop one of them.")
     asked = Sweep.from_yaml(sweep)
+    connection = _ray_ahead(asked, db, workers, address) if executor == "ray" else None
+    try:
+        _run(asked, db, executor, workers, address, connection, takeover=takeover, out=out if report else None)
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _ray_ahead(sweep: Sweep, db: str | None, workers: int | None, address: str | None) -> Connection | None:
+    """Ray, begun before the rest is imported and the sweep planned; None where all that is known of it is done."""
+    from orchestrator.cluster import Connection
+    from orchestrator.errors import NoDatabaseError, OrchestratorError
+    from orchestrator.store import claims, open_store
+
+    try:
+        store = open_store(db, create=False)
+    except NoDatabaseError:
+        return Connection(address, workers=workers)
+    except OrchestratorError:
+        return None  # who opens it to write will say why
+    try:
+        wanted = store.query(lambda session: claims.may_be_open(session, sweep.name))
+    finally:
+        store.close()
+    return Connection(address, workers=workers) if wanted else None
+
+
+def _run(
+    asked: Sweep,
+    db: str | None,
+    executor: Literal["ray", "local"],
+    workers: int | None,
+    address: str | None,
+    connection: Connection | None,
+    *,
+    takeover: bool,
+    out: Path | None,
+) -> None:
+    """Plan, run and report into a folder, if one is given."""
+    from orchestrator.cli.output import log_to_file
+    from orchestrator.cli.progress import shown_progress
+    from orchestrator.cli.read import show_report
+    from orchestrator.errors import AnalysisError
+    from orchestrator.run import load_plan, run_plan
+    from orchestrator.store import check_home, home_folder, open_store
+
     # Planned first: bad input leaves neither a database nor a log behind.
     planned = load_plan(asked, home=home_folder(db))
     check_home(home_folder(db))
     store = open_store(db)
     try:
         log = log_to_file(store.home / "logs", asked.name, Logging.format)
+        if out is not None and connection is not None:
+            import orchestrator.reports.html  # noqa: F401 -- while Ray starts
         with shown_progress() as progress:
             summary = run_plan(
                 store,
@@ -135,6 +182,7 @@ def run(
                 executor=executor,
                 workers=workers,
                 address=address,
+                connection=connection,
                 progress=progress,
                 takeover=takeover,
             )
@@ -150,7 +198,7 @@ def run(
                 f"Log: {log}",
                 err=True,
             )
-        if report and summary.exit_code != 3:
+        if out is not None and summary.exit_code != 3:
             store.running = False
             try:
                 show_report(store, asked.name, out)

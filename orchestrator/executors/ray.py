@@ -99,9 +99,9 @@ class _Seat:
 class RayExecutor:
     """Runs shards in actors, as many as `workers`; one that died is replaced, one on a lost node elsewhere."""
 
-    def __init__(self, workers: int | None, *, address: str | None, resources: Resources) -> None:
-        self._owned = cluster.connect(address, workers=workers)
-        self._daemons = cluster.own_daemons() if self._owned else []
+    def __init__(self, connection: cluster.Connection, *, workers: int | None, resources: Resources) -> None:
+        self._connection = connection
+        self._daemons = cluster.own_daemons() if connection.wait() else []
         self._wanted_workers = workers
         self._resources = resources
         self._contexts: dict[str, Any] = {}
@@ -113,7 +113,7 @@ class RayExecutor:
         self._warned_at = -WARN_SECONDS
         for stage in Resources.model_fields:
             if not self._fits([_Kind(stage=stage)]):
-                cluster.disconnect(owned=self._owned)
+                connection.close()
                 wanted, no_node = self._reserved(_Kind(stage=stage)), dict[str, float]()
                 largest = max(self._nodes.values(), key=lambda node: node.get("CPU", 0), default=no_node)
                 raise SweepError(
@@ -168,11 +168,11 @@ class RayExecutor:
             self._remove(seat)
 
     def close(self) -> None:
-        """End the actors, and Ray too where this executor started it."""
+        """End the actors, and leave Ray."""
         for seat in self._seats:
             ray.kill(seat.actor)
         self._seats.clear()
-        cluster.disconnect(owned=self._owned)
+        self._connection.close()
 
     # -- what comes back -----------------------------------------------------------------------------------------------
 

@@ -294,6 +294,23 @@ def counts(session: Session, sweep_id: int) -> dict[tuple[str, str], int]:
     }
 
 
+def anything_open(session: Session, sweep_id: int) -> bool:
+    """Whether some unit of the sweep has not ended, were it one that waits for a slice that failed."""
+    return bool(
+        session.one(
+            """SELECT 1 FROM sweep_unit su JOIN unit u ON u.id = su.unit_id
+               WHERE su.sweep_id = :s AND u.state IN ('ready', 'running', 'invalidated') LIMIT 1""",
+            s=sweep_id,
+        )
+    )
+
+
+def may_be_open(session: Session, sweep: str) -> bool:
+    """Whether a sweep of this name has such a unit, or is not known yet."""
+    ids = session.rows("SELECT id FROM sweep WHERE name = :n", n=sweep)
+    return not ids or anything_open(session, ids[0]["id"])
+
+
 def anything_left(session: Session, sweep_id: int) -> bool:
     """Whether someone works on a unit of the sweep or can claim one: not those that wait for a slice that failed."""
     return bool(

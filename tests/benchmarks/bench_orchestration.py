@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.cluster import Connection
 from orchestrator.coordinator import Coordinator
 from orchestrator.enlist import enlist
 from orchestrator.environment import facts
@@ -78,7 +79,8 @@ def run_units(
     def context(_store: Store, _planned: PlannedUnit, _artifacts: str) -> tuple[Context, str | None]:
         return NullContext(work, seconds), None
 
-    executor = RayExecutor(workers, address=None, resources=Resources())
+    connection = Connection(None, workers=workers)
+    executor = RayExecutor(connection, workers=workers, resources=Resources())
     try:
         warm_up(executor, workers)
         started = time.perf_counter()
@@ -96,6 +98,7 @@ def run_units(
         ended = time.perf_counter()
     finally:
         executor.close()
+        connection.join()
         store.close()
     n = len(plan.units)
     assert counts == {("evaluate", "done"): n}, counts

@@ -1,4 +1,6 @@
-"""A local Ray that is slow to start is tried once more, and only for that reason."""
+"""A local Ray that is slow to start is tried once more; it lives in one thread, by which the kernel ends it."""
+
+import threading
 
 import pytest
 
@@ -29,3 +31,50 @@ def test_a_local_ray_that_is_slow_to_start_is_tried_once_more(said, tried, monke
         with pytest.raises(RunError, match=said[-1][:20]):
             cluster.connect(None, workers=2)
     assert [options["num_cpus"] for options in calls] == [2] * tried
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """In which thread Ray was begun and left."""
+    found = {}
+
+    def connect(address, *, workers):
+        found["begun"] = (threading.current_thread(), address, workers)
+        return True
+
+    def disconnect(*, owned):
+        found["left"] = (threading.current_thread(), owned)
+
+    monkeypatch.setattr(cluster, "connect", connect)
+    monkeypatch.setattr(cluster, "disconnect", disconnect)
+    return found
+
+
+def test_a_connection_is_left_in_the_thread_that_began_it_and_not_before_it_is_closed(threads):
+    connection = cluster.Connection("head:6379", workers=3)
+    assert connection.wait()
+    thread, *asked = threads["begun"]
+    assert asked == ["head:6379", 3] and thread is not threading.current_thread()
+    assert thread.is_alive() and "left" not in threads
+    connection.close()
+    connection.join()
+    assert threads["left"] == (thread, True) and not thread.is_alive()
+
+
+def test_a_connection_that_nobody_waited_for_is_left_too(threads):
+    connection = cluster.Connection(None, workers=1)
+    connection.close()
+    connection.join()
+    assert threads["left"][1] is True
+
+
+def test_whoever_waits_for_a_connection_is_told_why_there_is_none(monkeypatch):
+    def refuse(address, *, workers):
+        raise RunError("no room")
+
+    monkeypatch.setattr(cluster, "connect", refuse)
+    connection = cluster.Connection(None, workers=1)
+    for _ in range(2):
+        with pytest.raises(RunError, match="no room"):
+            connection.wait()
+    connection.join()
