@@ -73,6 +73,13 @@ def show_report(store: Store, sweep: str, out: Path, format: Literal["html", "md
         typer.echo(f"Report: {path.resolve()}")
 
 
+def prepare_report() -> None:
+    """Import and compile what a page is made with."""
+    from orchestrator.reports import html, papers, terminal  # noqa: F401
+
+    html.template()
+
+
 def read_frames(session: Session, sweep: str, reference: str | None, *, pictures: bool = True) -> Frames:
     """All that a report is made of; without `pictures` what its tables are made of."""
     import pandas as pd

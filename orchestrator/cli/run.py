@@ -56,7 +56,6 @@ def plan(
     from orchestrator.cli.output import print_rows
     from orchestrator.errors import NoDatabaseError
     from orchestrator.explain import explain_all
-    from orchestrator.reports.words import skipped_lines
     from orchestrator.run import load_plan
     from orchestrator.store import home_folder, open_store
     from orchestrator.sweep import Sweep
@@ -96,7 +95,9 @@ def plan(
         as_json=as_json,
         title=None if as_json else f"sweep {planned.sweep.name}: {len(planned.units)} units",
     )
-    if not as_json:
+    if left_out and not as_json:
+        from orchestrator.reports.words import skipped_lines  # brings statistics along, a second
+
         keys = ("router", "benchmark", "reason")
         for line in skipped_lines([dict(zip(keys, place, strict=True)) | {"n": n} for place, n in left_out.items()]):
             typer.echo(line)
@@ -162,7 +163,7 @@ def _run(
     """Plan, run and report into a folder, if one is given."""
     from orchestrator.cli.output import log_to_file
     from orchestrator.cli.progress import shown_progress
-    from orchestrator.cli.read import show_report
+    from orchestrator.cli.read import prepare_report, show_report
     from orchestrator.errors import AnalysisError
     from orchestrator.run import load_plan, run_plan
     from orchestrator.store import check_home, home_folder, open_store
@@ -174,7 +175,7 @@ def _run(
     try:
         log = log_to_file(store.home / "logs", asked.name, Logging.format)
         if out is not None and connection is not None:
-            import orchestrator.reports.html  # noqa: F401 -- while Ray starts
+            prepare_report()  # while Ray starts
         with shown_progress() as progress:
             summary = run_plan(
                 store,
