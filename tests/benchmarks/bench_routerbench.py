@@ -1,16 +1,17 @@
 """How fast is RouterBench's evaluation as a sweep, against the scikit-learn loop that does it the usual way?
 
-    ROADTEST_SHARED=... python -m tests.benchmarks.bench_routerbench [--sets mbpp ...] [--runs 5] [--threads 1]
+    python -m tests.benchmarks.bench_routerbench [--sets mbpp ...] [--runs 5] [--threads 1] [--steps]
 
 Three sets (`routerbench_part`: ARC-challenge, WinoGrande, MBPP; 11 models), MiniLM's rows given to both sides, one
-split, and RouterBench's six routers: kNN at 5, 10 and 40, `MLPRegressor` of (100) and (100, 100), `LinearSVR`. The loop
-fits a regressor for each model and predicts again for each of the 32 prices, with the settings that RouterBench has
-(`max_iter` 200, cosine, all cores). Ours are two `roadtest run`, one with the same 32 prices and one with the exact
-path, each from the start of its process to its HTML report: Ray's start, database, baselines that metrics are relative
-to, and report included. Our `mlp` takes no fewer steps of Adam than scikit-learn's took before its loss stood still.
+split, and six routers: kNN at 5, 10 and 40, networks of (100) and (100, 100), ridge. The loop has RouterBench's
+settings (`MLPRegressor` with `max_iter` 200, kNN by cosine on all cores), fits a network and a ridge for each model,
+predicts again for each of RouterBench's 32 prices of cost, and then tries every price at which two predictions cross:
+the exact path. Ours is a `roadtest run` of the exact path, on which the choices at the 32 prices lie, from the start of
+its process to its HTML report: Ray's start, database, baselines that metrics are relative to, and report included; a
+second figure is without Ray (`--executor local`). Our `mlp` trains as it does by default, for far fewer steps
+than scikit-learn's; with `--steps` another figure has no fewer steps of Adam than scikit-learn's networks took.
 
-The loop runs once, on as many threads as scikit-learn takes; on a busy machine, where they wait for each other, one is
-faster (`--threads 1`). Areas of both sides are printed: they differ by the seeds of the networks alone.
+The loop runs once, on as many threads as scikit-learn takes. Areas of both sides are printed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import argparse
 import math
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 import warnings
@@ -32,13 +32,13 @@ from typing import Any
 import numpy as np
 import yaml
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
-from sklearn.svm import LinearSVR
 from threadpoolctl import threadpool_limits
 
 from tests.benchmarks.bench_grid import rows_file, table
-from tests.benchmarks.measuring import RUNS, Figure, Measurement, figure, measured_cpu
+from tests.benchmarks.measuring import RUNS, Figure, Measurement, figure, measured
 from tests.runs import roadtest, select
 from workers.benchmarks.base import Benchmark, Floats
 from workers.benchmarks.load import load_benchmark
@@ -54,8 +54,8 @@ NETWORKS = {"mlp@100": (100,), "mlp@100-100": (100, 100)}
 #: scikit-learn's batch size, and ours, which must be a multiple of 16.
 BATCH, OUR_BATCH = 200, 192
 SEED = 1234
-#: scikit-learn's `alpha`, which it divides by the number of rows.
-ALPHA, TYPICAL_ROWS = 1e-4, 1000
+#: Of the networks, which scikit-learn divides by the number of rows, and of ridge.
+ALPHA, TYPICAL_ROWS, ALPHA_RIDGE = 1e-4, 1000, 1.0
 
 
 @dataclass
@@ -92,13 +92,12 @@ def usual(benchmark: Benchmark, X: Floats, sets: Sequence[str]) -> Loop:
                 split,
                 lambda: np.stack([net.predict(X[rows[split.test]]) for net in nets]).transpose(2, 1, 0),  # noqa: B023
             )
-        lines = [fitted(LinearSVR(random_state=SEED), X[rows], S, None, split, j) for j in range(some.n_models)]
-        costs = np.nanmean(C[split.train], axis=0)
-        loop.areas[task, "svr"] = area(
+        lines = [fitted(Ridge(alpha=ALPHA_RIDGE), X[rows], S, C, split, j) for j in range(some.n_models)]
+        loop.areas[task, "ridge"] = area(
             S,
             C,
             split,
-            lambda: (np.column_stack([line.predict(X[rows[split.test]]) for line in lines]), costs),  # noqa: B023
+            lambda: np.stack([line.predict(X[rows[split.test]]) for line in lines]).transpose(2, 1, 0),  # noqa: B023
         )
     return loop
 
@@ -107,25 +106,34 @@ def _network(hidden: tuple[int, ...]) -> MLPRegressor:
     return MLPRegressor(hidden_layer_sizes=hidden, max_iter=200, random_state=SEED)
 
 
-def fitted(regressor: Any, X: Floats, S: Floats, C: Floats | None, split: Split, model: int) -> Any:
+def fitted(regressor: Any, X: Floats, S: Floats, C: Floats, split: Split, model: int) -> Any:
     """A regressor of one model's score, and of its cost, on the training rows where it was observed."""
     rows = split.train[~np.isnan(S[split.train, model])]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return regressor.fit(
-            X[rows], S[rows, model] if C is None else np.column_stack([S[rows, model], C[rows, model]])
-        )
+        return regressor.fit(X[rows], np.column_stack([S[rows, model], C[rows, model]]))
 
 
 def area(S: Floats, C: Floats, split: Split, predict: Any) -> float:
-    """`auc_path` of the operating points at 32 prices, each of which predicts for itself."""
-    points = []
+    """`auc_path` of the exact path, after the operating points at 32 prices, each of which predicts for itself."""
     for price in GRID_PRICES:
-        scores, costs = predict()
-        chosen = (scores - price * costs).argmax(axis=1)[:, None]
-        points.append([np.take_along_axis(outcomes[split.test], chosen, axis=1).mean() for outcomes in (C, S)])
-    costs, scores = np.array(points).T
-    return areas.auc_path(Frontier(costs=costs, scores=scores, prices=GRID_PRICES))
+        point(S, C, split, *predict(), price)
+    scores, costs = predict()
+    first, second = np.triu_indices(scores.shape[1], 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossings = (scores[:, first] - scores[:, second]) / (costs[:, first] - costs[:, second])
+    prices = np.unique(np.concatenate([[0.0], crossings[(crossings > 0) & np.isfinite(crossings)]]))
+    # The choice at a crossing itself is a tie: in the middle between two it is none.
+    between = np.append((prices[:-1] + prices[1:]) / 2, 2 * prices[-1] + 1)
+    points = [point(S, C, split, scores, costs, price) for price in between]
+    path_costs, path_scores = np.array(points).T
+    return areas.auc_path(Frontier(costs=path_costs, scores=path_scores, prices=between))
+
+
+def point(S: Floats, C: Floats, split: Split, scores: Floats, costs: Floats, price: float) -> tuple[float, float]:
+    """Mean cost and score of the choices at a price."""
+    chosen = (scores - price * costs).argmax(axis=1)
+    return float(C[split.test, chosen].mean()), float(S[split.test, chosen].mean())
 
 
 def epochs(benchmark: Benchmark, loop: Loop, sets: Sequence[str], name: str) -> int:
@@ -137,7 +145,7 @@ def epochs(benchmark: Benchmark, loop: Loop, sets: Sequence[str], name: str) -> 
     return max(found)
 
 
-def sweep(name: str, sets: Sequence[str], routers: Sequence[Mapping[str, Any]], **protocol: Any) -> dict[str, Any]:
+def sweep(name: str, sets: Sequence[str], routers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A sweep file over the sets."""
     whole = {"path": str(table()), "embed": "question"}
     if set(sets) == set(SETS):
@@ -151,26 +159,19 @@ def sweep(name: str, sets: Sequence[str], routers: Sequence[Mapping[str, Any]], 
         "routers": list(routers),
         "seeds": 1,
         "reference": routers[0]["name"],
-        "protocol": {"bootstrap": 0, **protocol},
+        "protocol": {"bootstrap": 0},
     }
 
 
-def same_work(epochs_of: Mapping[str, int]) -> list[dict[str, Any]]:
-    """RouterBench's routers as entries of a sweep."""
+def same_work(epochs_of: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+    """The six routers as entries of a sweep; networks with their defaults, or in scikit-learn's steps."""
     knn = [{"name": f"knn@{k}", "use": "knn", "k": k} for k in KS]
-    mlp = [
-        {
-            "name": name,
-            "use": "mlp",
-            "hidden": 100,
-            "depth": len(hidden) + 1,
-            "epochs": epochs_of[name],
-            "batch_size": OUR_BATCH,
-            "weight_decay": ALPHA / TYPICAL_ROWS,
-        }
-        for name, hidden in NETWORKS.items()
-    ]
-    return [*knn, *mlp, {"name": "svr", "use": "svr", "C": 1.0}]
+    mlp = [{"name": name, "use": "mlp", "hidden": 100, "depth": len(hidden) + 1} for name, hidden in NETWORKS.items()]
+    for network in mlp if epochs_of is not None else ():
+        assert epochs_of is not None
+        steps = {"epochs": epochs_of[str(network["name"])], "batch_size": OUR_BATCH}
+        network |= {**steps, "weight_decay": ALPHA / TYPICAL_ROWS}
+    return [*knn, *mlp, {"name": "ridge", "use": "linear", "penalty": ALPHA_RIDGE}]
 
 
 def primed() -> Path:
@@ -186,78 +187,69 @@ def _env() -> dict[str, str]:
     return {"ROADTEST_SHARED": os.environ["ROADTEST_SHARED"]}
 
 
-def ours(folder: Path, file: str) -> tuple[Measurement, float]:
-    """One sweep, wall seconds and CPU seconds."""
-    return measured_cpu(partial(roadtest, "run", file, cwd=folder, env=_env(), timeout=3600))
-
-
-def together(grid: Measurement, exact: Measurement) -> Measurement:
-    """One after the other."""
-    return Measurement(value=grid.value + exact.value, peak=max(grid.peak, exact.peak))
+def ours(folder: Path, *options: str) -> Measurement:
+    """The sweep, wall seconds."""
+    return measured(partial(roadtest, "run", "sweep.yaml", *options, cwd=folder, env=_env(), timeout=3600))
 
 
 def areas_of(folder: Path) -> dict[tuple[str, str], float]:
-    """`auc_path` on the grid by set and router."""
-    rows = select(folder, "SELECT benchmark, router, auc_path_mean FROM leaderboard WHERE sweep = 'grid'")
+    """`auc_path` by set and router."""
+    rows = select(folder, "SELECT benchmark, router, auc_path_mean FROM leaderboard WHERE sweep = 'sweep'")
     return {(benchmark.rpartition("/")[2], router): area for benchmark, router, area in rows}
 
 
-def figures(sets: Sequence[str] = SETS, runs: int = RUNS, threads: int | None = None) -> list[Figure]:
-    """Two sweeps against one loop, whose threads may be limited."""
+def figures(
+    sets: Sequence[str] = SETS, runs: int = RUNS, threads: int | None = None, *, steps: bool = False
+) -> list[Figure]:
+    """Sweeps against one loop, whose threads may be limited."""
     X = np.load(rows_file())
     benchmark = load_benchmark("rb", path=table(), embed="question")
     found: list[Loop] = []
     with threadpool_limits(limits=threads):
-        slow, slow_cpu = measured_cpu(lambda: found.append(usual(benchmark, X, sets)))
+        slow = measured(lambda: found.append(usual(benchmark, X, sets)))
     [loop] = found
     home = primed()
-    routers = same_work({name: epochs(benchmark, loop, sets, name) for name in NETWORKS})
-    for name in ("grid", "exact"):
-        (home / f"{name}.yaml").write_text(yaml.safe_dump(sweep(name, sets, routers, **{"lambda": name})))
-    grid, exact, mine = [], [], {}
-    for _ in range(runs):
-        with tempfile.TemporaryDirectory(prefix="rt-bench-") as scratch:
-            folder = Path(scratch) / "home"
-            shutil.copytree(home, folder)
-            grid.append(ours(folder, "grid.yaml"))
-            exact.append(ours(folder, "exact.yaml"))
-            mine = areas_of(folder)
-    differences = {" ".join(key): mine[key] - theirs for key, theirs in loop.areas.items()}
-    facts = {
-        "sets": ", ".join(sets),
-        "CPU s of grid, exact, loop": [
-            *(statistics.median(cpu for _, cpu in found) for found in (grid, exact)),
-            slow_cpu,
-        ],
-        "epochs": ", ".join(f"{router['name']} {router['epochs']}" for router in routers if "epochs" in router),
-        "auc_path, ours minus theirs, mean": float(np.mean(list(differences.values()))),
-        "auc_path, ours minus theirs": ", ".join(f"{key} {value:+.2f}" for key, value in differences.items()),
-    }
-    against = ("scikit-learn, 32 prices", [slow])
-    alone = [run for run, _ in exact]
-    both = [together(run, other) for (run, _), other in zip(grid, alone, strict=True)]
-    return [
-        figure(
-            "RouterBench, 32 prices and exact path",
-            ours=("two `roadtest run`", both),
-            against=against,
-            wanted=20,
-            facts=facts,
-        ),
-        figure("RouterBench, exact path alone", ours=("one `roadtest run`", alone), against=against),
+
+    def against(name: str, routers: Sequence[Mapping[str, Any]], *options: str, **wanted: float) -> Figure:
+        (home / "sweep.yaml").write_text(yaml.safe_dump(sweep("sweep", sets, routers)))
+        taken, mine = [], {}
+        for _ in range(runs):
+            with tempfile.TemporaryDirectory(prefix="rt-bench-") as scratch:
+                folder = Path(scratch) / "home"
+                shutil.copytree(home, folder)
+                taken.append(ours(folder, *options))
+                mine = areas_of(folder)
+        differences = {" ".join(key): mine[key] - theirs for key, theirs in loop.areas.items()}
+        facts = {
+            "sets": ", ".join(sets),
+            "auc_path, ours minus theirs, mean": float(np.mean(list(differences.values()))),
+            "auc_path, ours minus theirs": ", ".join(f"{key} {value:+.2f}" for key, value in differences.items()),
+        }
+        said = " ".join(["`roadtest run`", *options])
+        return figure(name, ours=(said, taken), against=("scikit-learn loop", [slow]), facts=facts, **wanted)
+
+    listed = [
+        against("RouterBench's evaluation", same_work(), wanted=20.0),
+        against("RouterBench's evaluation, no Ray", same_work(), "--executor", "local"),
     ]
+    if steps:
+        of = {name: epochs(benchmark, loop, sets, name) for name in NETWORKS}
+        listed.append(against("RouterBench's evaluation, equal steps", same_work(of)))
+    return listed
 
 
 def main() -> None:
-    """Print the figure."""
+    """Print the figures."""
     from tests.benchmarks.run import row
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--threads", type=int, help="of the loop; default: scikit-learn's")
+    parser.add_argument("--steps", action="store_true", help="also with as many steps as scikit-learn's networks took")
     asked = parser.parse_args()
-    sys.stdout.write("".join(row(found.as_json()) for found in figures(asked.sets, asked.runs, asked.threads)))
+    found = figures(asked.sets, asked.runs, asked.threads, steps=asked.steps)
+    sys.stdout.write("".join(row(each.as_json()) for each in found))
 
 
 if __name__ == "__main__":
