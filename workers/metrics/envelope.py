@@ -100,7 +100,7 @@ def _rise(lines: Floats, queries: Positions, memory: _Memory) -> tuple[Positions
             met = np.divide(lost, np.maximum(saved, 0.0, out=saved), out=lost)
             nearest = np.fmin.reduce(np.abs(met, out=met), axis=0)
             going = np.isfinite(nearest)
-            n_going = np.count_nonzero(going)
+            n_going = int(np.count_nonzero(going))
             if not n_going:
                 return first, steps
             marks = memory.marks.shaped(*met.shape)
@@ -140,12 +140,14 @@ def _separate(
     parts: Sequence[tuple[Positions, list[Changes]]], n_predictions: int, n: int
 ) -> list[tuple[Positions, Changes]]:
     """What was found of each prediction, from that of parts of the queries of all."""
-    firsts = np.concatenate([first.reshape(n_predictions, -1) for first, _ in parts], axis=1)
     empty = np.zeros(0, dtype=np.int64)
     steps = [Changes(empty, np.zeros(0), empty, empty)]
     for step in zip_longest(*(changes for _, changes in parts)):
         steps += [changes for changes in step if changes is not None]
     changes = Changes(*map(np.concatenate, zip(*steps, strict=True)))
+    if n_predictions == 1:
+        return [(np.concatenate([first for first, _ in parts]), changes)]
+    firsts = np.concatenate([first.reshape(n_predictions, -1) for first, _ in parts], axis=1)
     owner = changes.queries // n
     order = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[order], np.arange(n_predictions + 1))
