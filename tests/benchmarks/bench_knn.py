@@ -10,22 +10,22 @@ cost, takes the best by `auc_path`, and computes every metric of the choice (and
 are relative to) on the test side; the bootstrap of intervals is off. The floor: the product of all rows with all rows
 in blocks of 2048 (so that it need not hold 11 861 squared) and `np.argpartition`, or `torch.topk` where that is faster.
 
-Rounds alternate the two, on one thread each, and then on two cores: ours as two workers of five splits each, the floor
-on two threads. Prints medians of seconds and of the rounds' ratios. On one thread seconds are of the process's CPU,
-which other work on the machine disturbs less; on two cores they are wall seconds.
+Rounds alternate the two, on one thread each, and after that on two cores: ours as two workers of five splits each, the
+floor on two threads. On one thread seconds are of the process's CPU, which other work on the machine disturbs less; on
+two cores they are wall seconds. Ratios are the floor's seconds over ours: 1/3 is three times the floor.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from time import perf_counter, process_time
 from typing import Any, get_args
 
@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from tests.benchmarks.measuring import RUNS, Clock, Figure, Measurement, NotMeasuredError, figure, measured
 from workers.benchmarks.base import Benchmark
 from workers.benchmarks.load import load_benchmark
 from workers.embed import normalized, unique_inputs
@@ -81,8 +82,12 @@ def data(rows: Path) -> tuple[Benchmark, Floats32]:
 
 def load() -> Benchmark:
     """MMLU-Pro of the shared data."""
-    path = Path(os.environ["ROADTEST_SHARED"]) / "data/tables/mmlu_pro"
-    return load_benchmark("mmlu-pro", path=path, embed="question")
+    return load_benchmark("mmlu-pro", path=table(), embed="question")
+
+
+def table() -> Path:
+    """MMLU-Pro in the shared data."""
+    return Path(os.environ["ROADTEST_SHARED"]) / "data/tables/mmlu_pro"
 
 
 def embedded(path: Path) -> None:
@@ -116,57 +121,85 @@ def floor(X: Floats32, *, by_torch: bool) -> None:
             np.argpartition(X[start : start + FLOOR_BLOCK] @ X.T, len(X) - LARGEST, axis=1)[:, -LARGEST:].copy()
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one-thread", action="store_true", help="leave the two workers out")
-    arguments = parser.parse_args()
+def fastest_floor(X: Floats32, clock: Clock) -> Measurement:
+    """The floor by the faster library."""
+    return min((measured(partial(floor, X, by_torch=by), clock) for by in (True, False)), key=lambda found: found.value)
+
+
+def one_thread(rows: Path, runs: int) -> Figure:
+    """CPU seconds of one thread."""
+    X = data(rows)[1]
+    mine, floors = [], []
+    with threadpool_limits(limits=1), torch_threads(1):
+        ours(rows, [0]), fastest_floor(X, process_time)  # imports, and the first memory
+        for _ in range(runs):
+            floors.append(fastest_floor(X, process_time))
+            mine.append(measured(partial(ours, rows, SPLITS), process_time))
+    return compared_with_floor("grid of knn", "10 splits x 60 configurations", mine, floors, "CPU s")
+
+
+def two_workers(rows: Path, runs: int) -> Figure:
+    """Wall seconds of as many workers as the floor has threads."""
+    X = data(rows)[1]
+    mine, floors = [], []
+    halves = [[split for split in SPLITS if split % WORKERS == i] for i in range(WORKERS)]
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as workers, torch_threads(WORKERS):
+        in_workers(workers, rows, [[0]] * WORKERS)
+        fastest_floor(X, perf_counter)
+        for _ in range(runs):
+            floors.append(fastest_floor(X, perf_counter))
+            mine.append(measured(partial(in_workers, workers, rows, halves)))
+    return compared_with_floor("grid of knn, two workers", "5 splits x 60 configurations each", mine, floors, "s")
+
+
+def compared_with_floor(name: str, work: str, mine: list[Measurement], floors: list[Measurement], unit: str) -> Figure:
+    """The figure of alternating runs."""
+    against = (f"X @ X.T and its {LARGEST} largest, the faster of numpy and torch", floors)
+    return figure(name, ours=(work, mine), against=against, unit=unit, wanted=1 / 3)
+
+
+def in_workers(workers: ProcessPoolExecutor, rows: Path, splits: list[list[int]]) -> None:
+    """Some of the splits in each worker."""
+    list(workers.map(ours, [rows] * WORKERS, splits))
+
+
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """So many threads of torch's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def rows_file() -> Path:
+    """MiniLM's rows, made at the first call."""
+    if "ROADTEST_SHARED" not in os.environ or not table().exists():
+        raise NotMeasuredError("no data/tables/mmlu_pro under ROADTEST_SHARED")
     rows = Path(os.environ.get("TMPDIR", "/tmp")) / "bench_knn_minilm.npy"
     if not rows.exists():
         embedded(rows)
-    X = data(rows)[1]
-    ours(rows, [0]), fastest_floor(X, process_time)  # imports, and the first memory
-    taken: dict[str, list[float]] = {}
-    with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as workers:
-        if not arguments.one_thread:
-            list(workers.map(ours, [rows] * WORKERS, [[0]] * WORKERS))  # the same of workers
-        for _ in range(arguments.rounds):
-            with threadpool_limits(limits=1):
-                torch.set_num_threads(1)
-                figures = {
-                    "floor": fastest_floor(X, process_time),
-                    "ours": timed(partial(ours, rows, SPLITS), process_time),
-                }
-            if not arguments.one_thread:
-                torch.set_num_threads(WORKERS)
-                halves = [[split for split in SPLITS if split % WORKERS == i] for i in range(WORKERS)]
-                figures["floor, 2 threads"] = fastest_floor(X, perf_counter)
-                figures["ours, 2 workers"] = timed(partial(in_workers, workers, rows, halves), perf_counter)
-            print(json.dumps({name: round(value, 2) for name, value in figures.items()}), flush=True)  # noqa: T201
-            for name, value in figures.items():
-                taken.setdefault(name, []).append(value)
-    for name, values in taken.items():
-        under = taken["floor, 2 threads" if "2" in name else "floor"]
-        ratio = median(a / b for a, b in zip(values, under, strict=True))
-        print(json.dumps({"what": name, "seconds": round(median(values), 2), "times floor": round(ratio, 2)}))  # noqa: T201
+    return rows
 
 
-def fastest_floor(X: Floats32, clock: Callable[[], float]) -> float:
-    """Seconds of the faster library."""
-    return min(timed(partial(floor, X, by_torch=by), clock) for by in (True, False))
+def figures(runs: int = RUNS, *, workers: bool = True) -> list[Figure]:
+    """On one thread, and by two workers unless they are left out."""
+    rows = rows_file()
+    return [one_thread(rows, runs)] + ([two_workers(rows, runs)] if workers else [])
 
 
-def in_workers(workers: ProcessPoolExecutor, rows: Path, halves: list[list[int]]) -> None:
-    """Some of the splits in each worker."""
-    list(workers.map(ours, [rows] * WORKERS, halves))
+def main() -> None:
+    """Print the figures."""
+    from tests.benchmarks.run import row
 
-
-def timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Seconds by this clock."""
-    begin = clock()
-    work()
-    return clock() - begin
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=RUNS)
+    parser.add_argument("--one-thread", action="store_true", help="leave the two workers out")
+    asked = parser.parse_args()
+    found = figures(asked.rounds, workers=not asked.one_thread)
+    sys.stdout.write("".join(row(each.as_json()) for each in found))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from tests.benchmarks.measuring import Figure, NotMeasuredError
 #: Where each benchmark is: module of this package, function that returns figures.
 BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "knn": ("bench_evaluation", "knn_study"),
+    "grid-knn": ("bench_knn", "figures"),
     "frontier": ("bench_evaluation", "frontier"),
     "embedding": ("bench_embedding", "figures"),
     "grid": ("bench_grid", "figures"),

@@ -10,7 +10,7 @@ import pytest
 from workers.routers import shortlists
 from workers.routers.neighbours import Search, nearest
 from workers.routers.shortlists import first_columns, largest
-from workers.routers.sums import running_sums, weighted_sums
+from workers.routers.sums import Summed, running_sums, weighted_sums
 
 RNG = np.random.default_rng(0)
 
@@ -97,7 +97,7 @@ def test_sums_that_go_on_have_the_bits_of_sums_from_the_beginning():
     index = np.argsort(RNG.random((b, n)), axis=1)[:, : ends[-1]].astype(np.int32)
     weights, table = [RNG.random((b, k)) for k in (100, 7, 40)], RNG.random((n, 11))
     seen = {0: [], 1: [], 2: []}
-    for end, sums in zip(ends, running_sums(index, weights, table, ends), strict=True):
+    for end, sums in zip(ends, running_sums(index, weights, Summed(table), ends), strict=True):
         for number, found in sums.items():
             expected = weighted_sums(index[:, :end].astype(np.int64), weights[number][:, :end], table)
             assert found.tobytes() == expected.tobytes()

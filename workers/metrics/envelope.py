@@ -44,7 +44,7 @@ def envelopes(predictions: Sequence[Prediction]) -> list[tuple[Positions, Change
     n, n_models = predictions[0].scores.shape
     width = max(1, CELLS // n_models)
     together = max(1, width // n)
-    memory = _Memory(2 * n_models * min(width, together * n), np.min_scalar_type(n_models))
+    memory = _Memory(2 * n_models * min(width, together * n))
     found = []
     for start in range(0, len(predictions), together):
         group = predictions[start : start + together]
@@ -72,13 +72,12 @@ class _Buffer:
 
 
 class _Memory:
-    """Buffers of a walk over at most so many lines, scores and costs counted; models' numbers fit in the type."""
+    """Buffers of a walk over at most so many lines, scores and costs counted."""
 
-    def __init__(self, size: int, number_type: npt.DTypeLike) -> None:
+    def __init__(self, size: int) -> None:
         #: Those of a step, and those of the next.
         self.lines = [_Buffer(size, np.float64), _Buffer(size, np.float64)]
-        self.gaps, self.mask = _Buffer(size, np.float64), _Buffer(size // 2, np.bool_)
-        self.numbers = _Buffer(size // 2, number_type)
+        self.gaps, self.marks = _Buffer(size, np.float64), _Buffer(size // 2, np.bool_)
 
 
 def _rise(lines: Floats, queries: Positions, memory: _Memory) -> tuple[Positions, list[Changes]]:
@@ -89,50 +88,50 @@ def _rise(lines: Floats, queries: Positions, memory: _Memory) -> tuple[Positions
         queries: Their numbers. [a]
         memory: Buffers of at least this size.
     """
-    going = np.ones(len(queries), dtype=np.bool_)
-    current = first = _cheapest(np.equal(lines[0], lines[0].max(axis=0)), lines[1], going, memory)
+    marks = memory.marks.shaped(*lines.shape[1:])
+    current = first = _cheapest(np.equal(lines[0], lines[0].max(axis=0), out=marks), lines[1], len(queries))
     price, free = np.zeros(len(queries)), memory.lines[1]
     steps: list[Changes] = []
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         while True:
             now = lines.reshape(2, -1).take(current * len(queries) + np.arange(len(queries)), axis=1)
             lost, saved = np.subtract(now[:, None], lines, out=memory.gaps.shaped(*lines.shape))
-            met, flags = np.divide(lost, saved, out=lost), memory.mask.shaped(*lost.shape)
-            np.copyto(met, np.inf, where=np.less_equal(saved, 0.0, out=flags))
-            nearest = met.min(axis=0)
+            # Infinite where nothing is saved, or 0 / 0: to set it under a mask would take longer than all else here.
+            met = np.divide(lost, np.maximum(saved, 0.0, out=saved), out=lost)
+            nearest = np.fmin.reduce(np.abs(met, out=met), axis=0)
             going = np.isfinite(nearest)
-            n_going = np.count_nonzero(going)
+            n_going = int(np.count_nonzero(going))
             if not n_going:
                 return first, steps
-            if n_going < MOST * len(queries):  # else those that have arrived are carried on
-                some = np.flatnonzero(going)
-                met, nearest, going = met.take(some, axis=1), nearest[some], going[some]
-                lines = np.take(lines, some, axis=2, out=free.shaped(*lines.shape[:2], len(some)), mode="clip")
-                free = memory.lines[free is memory.lines[0]]
-                queries, price, current = queries[some], price[some], current[some]
-            first_met = np.equal(met, nearest, out=memory.mask.shaped(*met.shape))
-            following = np.where(going, _cheapest(first_met, lines[1], going, memory), current)
+            marks = memory.marks.shaped(*met.shape)
+            first_met = np.equal(met, np.where(going, nearest, np.nan), out=marks)
+            following = np.where(going, _cheapest(first_met, lines[1], n_going), current)
             price = np.maximum(price, nearest)  # lines through one point: rounding must not turn the walk back
             steps.append(Changes(queries[going], price[going], current[going], following[going]))
             current = following
+            if n_going < MOST * len(queries):  # else those that have arrived are carried on
+                some = np.flatnonzero(going)
+                lines = np.take(lines, some, axis=2, out=free.shaped(*lines.shape[:2], len(some)), mode="clip")
+                free = memory.lines[free is memory.lines[0]]
+                queries, price, current = queries[some], price[some], current[some]
 
 
-def _cheapest(among: npt.NDArray[np.bool_], costs: Floats, asked: npt.NDArray[np.bool_], memory: _Memory) -> Positions:
-    """The model of least cost of those that are marked, for queries that are asked for; ties to the earlier. [a].
+def _cheapest(among: npt.NDArray[np.bool_], costs: Floats, n_asked: int) -> Positions:
+    """The model of least cost of those that are marked; ties to the earlier. [a].
 
     Args:
-        among: At least one of each query. [M, a]
+        among: One or more of each query that is asked for, none of the others. [M, a]
         costs: [M, a]
-        asked: [a]
-        memory: A buffer of at least this size.
+        n_asked: Queries that are asked for.
     """
-    # The sum of the numbers of those that are marked is that of the only one, nearly always; else it may overflow.
-    numbers = memory.numbers.shaped(*among.shape)
-    small = numbers.dtype
-    np.multiply(among, np.arange(len(among), dtype=small)[:, None], out=numbers)
-    found: Positions = numbers.sum(axis=0, dtype=small).astype(np.int64)
-    several = np.flatnonzero((among.view(np.uint8).sum(axis=0, dtype=small) != 1) & asked)
-    if len(several):
+    n = among.shape[1]
+    marked = np.flatnonzero(among)
+    models = marked // n
+    queries = marked - n * models
+    found = np.zeros(n, dtype=np.int64)
+    found[queries] = models
+    if len(marked) > n_asked:
+        several = np.flatnonzero(np.bincount(queries, minlength=n) > 1)
         found[several] = np.where(among[:, several], costs[:, several], np.inf).argmin(axis=0)
     return found
 
@@ -141,12 +140,14 @@ def _separate(
     parts: Sequence[tuple[Positions, list[Changes]]], n_predictions: int, n: int
 ) -> list[tuple[Positions, Changes]]:
     """What was found of each prediction, from that of parts of the queries of all."""
-    firsts = np.concatenate([first.reshape(n_predictions, -1) for first, _ in parts], axis=1)
     empty = np.zeros(0, dtype=np.int64)
     steps = [Changes(empty, np.zeros(0), empty, empty)]
     for step in zip_longest(*(changes for _, changes in parts)):
         steps += [changes for changes in step if changes is not None]
     changes = Changes(*map(np.concatenate, zip(*steps, strict=True)))
+    if n_predictions == 1:
+        return [(np.concatenate([first for first, _ in parts]), changes)]
+    firsts = np.concatenate([first.reshape(n_predictions, -1) for first, _ in parts], axis=1)
     owner = changes.queries // n
     order = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[order], np.arange(n_predictions + 1))

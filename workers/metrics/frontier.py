@@ -143,7 +143,7 @@ def exact_walks(predictions: Sequence[Prediction], scores: Floats, costs: Floats
         check_predicted(scores, predicted_scores=prediction.scores, predicted_costs=prediction.costs)
     walks = []
     for first, (queries, prices, before, after) in envelopes(predictions):
-        order = np.argsort(prices, kind="stable")
+        order = _stable_order(prices)
         walks.append(_walk(first, 0.0, queries[order], prices[order], before[order], after[order], scores, costs))
     return walks
 
@@ -219,6 +219,16 @@ def walk(prediction: Prediction | Mixture | Calls, scores: Floats, costs: Floats
 def exact_path(prediction: Prediction, scores: Floats, costs: Floats) -> Path:
     """The operating points at all prices of cost; see `exact_walk`."""
     return exact_walk(prediction, scores, costs).path()
+
+
+def _stable_order(values: Floats) -> Positions:
+    """`np.argsort(values, kind="stable")` of finite numbers, several times as fast."""
+    order = np.argsort(values)
+    ordered = values[order]
+    # Runs of equal values are where they should be; in each, positions are to ascend.
+    run = len(values) * np.cumsum(np.append(False, ordered[1:] != ordered[:-1]))[: len(values)]
+    stable: Positions = np.sort(run + order) - run
+    return stable
 
 
 def _walk(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from time import perf_counter
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from workers.benchmarks.base import Floats
 from workers.errors import RouterError
@@ -16,7 +18,7 @@ from workers.routers.base import Calls, FitJob, Fitted, Mixture, Positions, Pred
 from workers.routers.growing import appended, with_model
 from workers.routers.labels import most_voted, spread_labels
 from workers.routers.neighbours import Neighbours, Search, Similarity, nearest
-from workers.routers.sums import is_dense, running_sums, weighted_sums
+from workers.routers.sums import Summed, is_dense, running_sums, weighted_sums
 
 Weights = Literal["uniform", "distance", "softmax"]
 
@@ -186,25 +188,34 @@ class _Table:
             numbers: dict[bytes, int] = {}
             self.pattern = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in observed.T])
             firsts = np.unique(self.pattern, return_index=True)[1]
-            #: A column each: what a dense product gives depends on how many columns there are.
-            self.all = np.hstack([np.where(observed, scores, 0.0), np.where(observed, costs, 0.0), observed])
+            self.rows = np.hstack(
+                [np.where(observed, scores, 0.0), np.where(observed, costs, 0.0), observed[:, firsts]]
+            )
+            #: What each column of `all` is a copy of.
+            self.copied = np.concatenate([np.arange(2 * self.n_models), 2 * self.n_models + self.pattern])
             self.columns = np.concatenate([np.arange(2 * self.n_models), 2 * self.n_models + firsts])
-            self.rows = np.ascontiguousarray(self.all[:, self.columns])
         else:
-            self.rows = self.all = spread_labels(scores, costs, job.price)
-            self.columns = np.arange(self.n_models)
+            self.rows = spread_labels(scores, costs, job.price)
+            self.copied = self.columns = np.arange(self.n_models)
+        self.summed = Summed(self.rows)
         self.seconds = perf_counter() - begin
 
-    def outcomes(self, sums: Floats) -> tuple[Floats, Floats]:
-        """Mean scores and costs of every model [b, M] from sums over neighbours' rows [b, columns]."""
+    @cached_property
+    def all(self) -> Floats:
+        """The rows with a column for each model's observations: a dense product's bits depend on how many there are."""
+        return self.rows if len(self.copied) == self.rows.shape[1] else self.rows.take(self.copied, axis=1)
+
+    def outcomes(self, sums: Floats, mean_scores: Floats, mean_costs: Floats) -> None:
+        """Write mean scores and costs of every model [b, M] from sums over neighbours' rows [b, columns]."""
         scores, costs = sums[:, : self.n_models], sums[:, self.n_models : 2 * self.n_models]
         of_pattern = sums[:, 2 * self.n_models :]
-        if of_pattern.shape[1] == 1 or (of_pattern > 0).all():
-            weight = of_pattern if of_pattern.shape[1] == 1 else of_pattern.take(self.pattern, axis=1)
-            return scores / weight, costs / weight
-        weight = of_pattern.take(self.pattern, axis=1)
-        some, safe = weight > 0, np.where(weight > 0, weight, 1.0)
-        return np.where(some, scores / safe, self.means[0]), np.where(some, costs / safe, self.means[1])
+        weight = of_pattern if of_pattern.shape[1] == 1 else of_pattern.take(self.pattern, axis=1)
+        some: npt.NDArray[np.bool_] | bool = True
+        if of_pattern.shape[1] > 1 and not (of_pattern > 0).all():
+            some = weight > 0
+            mean_scores[:], mean_costs[:] = self.means
+        np.divide(scores, weight, out=mean_scores, where=some)
+        np.divide(costs, weight, out=mean_costs, where=some)
 
     def votes(self, sums: Floats) -> Positions:
         """The model of the most votes [b] from sums over neighbours' labels [b, M]."""
@@ -235,10 +246,13 @@ class _Answer:
         """How it weighs neighbours."""
         return self.router.weights, self.router.tau if self.router.weights == "softmax" else 0.0
 
-    def add(self, rows: Positions, sums: Floats) -> None:
+    def add(self, rows: Positions | slice, sums: Floats) -> None:
         """Take the sums of some queries' neighbours over the table's columns. [b] and [b, columns]."""
         if isinstance(self.prediction, Prediction):
-            self.prediction.scores[rows], self.prediction.costs[rows] = self.table.outcomes(sums)
+            scores, costs = self.prediction.scores[rows], self.prediction.costs[rows]
+            self.table.outcomes(sums, scores, costs)
+            if not isinstance(rows, slice):  # then these are copies
+                self.prediction.scores[rows], self.prediction.costs[rows] = scores, costs
         else:
             self.prediction[rows] = self.table.votes(sums)
 
@@ -306,6 +320,7 @@ class _Shared:
             np.concatenate([getattr(part, name) for part in self.waiting]) for name in ("rows", "index", "similarity")
         )
         self.waiting = []
+        places = slice(rows[0], rows[-1] + 1) if (np.diff(rows) == 1).all() else rows
         similarity = similarity.astype(np.float64)
         for group in self.narrow.values():
             kinds: dict[Weighting, list[_Answer]] = {}
@@ -315,11 +330,11 @@ class _Shared:
                 weigh(similarity[:, : max(answer.k for answer in members)], kind) for kind, members in kinds.items()
             ]
             ends = sorted({answer.k for answer in group})
-            for end, sums in zip(ends, running_sums(index, weights, group[0].table.rows, ends), strict=True):
+            for end, sums in zip(ends, running_sums(index, weights, group[0].table.summed, ends), strict=True):
                 for number, members in enumerate(kinds.values()):
                     for answer in members:
                         if answer.k == end:
-                            answer.add(rows, sums[number])
+                            answer.add(places, sums[number])
 
 
 def _n_bytes(train: Side) -> int:

@@ -122,14 +122,14 @@ class _Asked:
         self, block: Block, shortlist: Shortlist, places: Positions, rows: Positions
     ) -> tuple[Positions, Floats32]:
         """The same from the shortlist, in which the rows have these places."""
-        position = self.position[shortlist.columns[places]]
+        position = self.position.take(shortlist.columns[places, : self.reach])
         inside = np.flatnonzero(position >= 0)
         if not len(inside):
             return self.searched(block, rows)
         starts = np.searchsorted(inside, np.arange(len(rows) + 1) * position.shape[1])
         some = inside.take(starts[:-1, None] + np.arange(self.k), mode="clip")
         index = position.ravel()[some].astype(np.int64)
-        similarity = shortlist.similarity[places].ravel()[some]
+        similarity = shortlist.similarity[places, : self.reach].ravel()[some]
         short = np.flatnonzero(np.diff(starts) < self.k)
         if len(short):
             index[short], similarity[short] = self.searched(block, rows[short])

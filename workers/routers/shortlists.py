@@ -17,6 +17,9 @@ Floats32 = npt.NDArray[np.float32]
 BLOCK = 256
 #: Bytes of shortlists that are kept for a pair of matrices.
 KEPT_BYTES = 256 << 20
+#: Shortlists of all rows of a block are found, and kept, when more than one row out of so many is asked for: a split
+#: that is tuned asks for a tenth of the rows, and then for another fifth.
+MOST_ASKED = 4
 #: Bytes of one entry of a shortlist: column and similarity.
 ENTRY_BYTES = 8
 
@@ -89,7 +92,7 @@ class Block:
         kept = space.kept.get(self.start) if space.kept is not None else None
         if kept is None or kept.columns.shape[1] < reach:
             small = len(space.left) * reach * ENTRY_BYTES <= KEPT_BYTES
-            if space.kept is None or not small or 2 * len(rows) < BLOCK:
+            if space.kept is None or not small or MOST_ASKED * len(rows) < BLOCK:
                 return first_columns(self.similarities[rows], reach)
             kept = space.kept[self.start] = first_columns(self.similarities, reach)
         return Shortlist(columns=kept.columns[rows], similarity=kept.similarity[rows])
@@ -102,18 +105,19 @@ def first_columns(similarities: Floats32, reach: int) -> Shortlist:
         similarities: [b, m]
         reach: Below m.
     """
-    beyond = similarities.shape[1] - reach - 1
+    n = similarities.shape[1]
+    starts, beyond = n * np.arange(len(similarities))[:, None], n - reach - 1
     some = np.argpartition(similarities, beyond, axis=1)[:, beyond:]
-    keys = sortable(np.take_along_axis(similarities, some, axis=1), some)
+    keys = sortable(similarities.ravel().take(some + starts), some)
     keys[:, 1:].sort(axis=1)
-    columns = (keys & LOW).astype(np.int32)
+    found = Shortlist(columns=(keys[:, 1:] & LOW).astype(np.int32), similarity=similarity_of(keys[:, 1:]))
     # Of columns as similar as the last that has a place the partition may have taken any.
-    edge, last = (np.take_along_axis(similarities, columns[:, place], axis=1) for place in ([0], [-1]))
-    unclear = np.flatnonzero(edge[:, 0] == last[:, 0])
-    columns = columns[:, 1:]
+    unclear = np.flatnonzero(similarity_of(keys[:, :1])[:, 0] == found.similarity[:, -1])
     if len(unclear):
-        columns[unclear] = largest(similarities[unclear], reach)
-    return Shortlist(columns=columns, similarity=np.take_along_axis(similarities, columns, axis=1))
+        columns = largest(similarities[unclear], reach)
+        found.columns[unclear] = columns
+        found.similarity[unclear] = similarities.ravel().take(columns + starts[unclear])
+    return found
 
 
 #: The half of a sortable key that is its column.
@@ -132,6 +136,14 @@ def sortable(similarities: Floats32, columns: Positions) -> npt.NDArray[np.uint6
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
     keys: npt.NDArray[np.uint64] = (ordered << np.uint64(32)) | columns.astype(np.uint64)
     return keys
+
+
+def similarity_of(keys: npt.NDArray[np.uint64]) -> Floats32:
+    """The similarities that sortable keys were made of; a zero's sign is lost."""
+    ordered = (keys >> np.uint64(32)).astype(np.uint32)
+    negative = np.where(ordered >> 31, ordered ^ np.uint32(1 << 31), ~ordered).view(np.float32)
+    similarities: Floats32 = np.float32(0) - negative
+    return similarities
 
 
 def largest(similarities: Floats32, k: int) -> Positions:

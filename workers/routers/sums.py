@@ -36,8 +36,21 @@ def weighted_sums(index: Positions, weights: Floats, table: Floats) -> Floats:
     return product
 
 
+class Summed:
+    """A table of which sums are taken, and memory for those that go on. [n, columns]."""
+
+    def __init__(self, table: Floats) -> None:
+        self.n, self.memory = len(table), table
+
+    def with_room(self, n_rows: int) -> Floats:
+        """The table, and below it so many rows or more to write to."""
+        if len(self.memory) < self.n + n_rows:
+            self.memory = np.concatenate([self.memory[: self.n], np.empty((n_rows, self.memory.shape[1]))])
+        return self.memory
+
+
 def running_sums(
-    index: npt.NDArray[np.int32], weights: Sequence[Floats], table: Floats, ends: Sequence[int]
+    index: npt.NDArray[np.int32], weights: Sequence[Floats], table: Summed, ends: Sequence[int]
 ) -> Iterator[dict[int, Floats]]:
     """What `weighted_sums` gives, where it is not dense, at several k and for several weights in one pass.
 
@@ -46,14 +59,14 @@ def running_sums(
     Args:
         index: Rows of the table, different ones in each row. [b, k]
         weights: Of their first few. [b, at most k] each
-        table: [n, columns]
+        table: What is summed.
         ends: Numbers of neighbours, ascending.
 
     Yields:
         At each end the sums [b, columns] by position among the weights, where they reach so far.
     """
-    b, n = len(index), len(table)
-    carry = np.concatenate([table, np.empty((b * len(weights), table.shape[1]))])
+    b, n = len(index), table.n
+    carry = table.with_room(b * len(weights) if len(ends) > 1 else 0)
     active, start = list(range(len(weights))), 0
     for end in ends:
         going = [i for i in active if weights[i].shape[1] >= end]
@@ -62,7 +75,8 @@ def running_sums(
             kept = carry[n : n + b * len(active)].reshape(b, len(active), -1)[:, [active.index(i) for i in going]]
             carry[n : n + b * len(going)] = kept.reshape(b * len(going), -1)
         sums = matrix @ carry[: matrix.shape[1]]
-        carry[n : n + len(sums)] = sums
+        if len(ends) > 1:
+            carry[n : n + len(sums)] = sums
         active, start = going, end
         by_weights = sums.reshape(b, len(going), -1)
         yield {i: by_weights[:, place] for place, i in enumerate(going)}
@@ -89,7 +103,7 @@ def _segment(index: npt.NDArray[np.int32], weights: Sequence[Floats], n: int, *,
     if carried:
         values[:, :, 0] = 1.0
         columns[:, :, 0] = (n + np.arange(n_rows)).reshape(b, -1)
-    matrix = csr_array((n_rows, n + n_rows))
+    matrix = csr_array((n_rows, n + n_rows * carried))
     matrix.data, matrix.indices = values.ravel(), columns.ravel()  # as the constructor would, but for its checks
     matrix.indptr = np.arange(n_rows + 1, dtype=np.int32) * shape[2]
     return matrix
