@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from workers.errors import RouterError
 from workers.routers.base import Positions, Side
@@ -61,16 +63,13 @@ class InvertedLists:
 
     def __init__(self, train: Side, similarity: Similarity) -> None:
         require_faiss()
-        import faiss
-
         self.train, self.similarity = train, similarity
         # Whitening needs all rows at once; a cosine has nothing to learn of them.
         self.projection = Projection(similarity, train.X if similarity != "cosine" else train.embeddings[:1])
         self.nlist = lists_for(train.n)
         drawn = generator(SEED, "inverted_lists", train.n).permutation(train.n)
         rows = self._rows(np.sort(drawn[: ROWS_PER_CENTRE * self.nlist]))
-        with threadpool_limits(limits=1):
-            faiss.omp_set_num_threads(1)
+        with _faiss() as faiss:
             quantizer = faiss.IndexFlatIP(rows.shape[1])
             self.index: Any = faiss.IndexIVFFlat(quantizer, rows.shape[1], self.nlist, faiss.METRIC_INNER_PRODUCT)
             self.index.cp.seed, self.index.cp.niter = SEED, ITERATIONS
@@ -97,17 +96,14 @@ class InvertedLists:
             k: At most the size of the training side.
             nprobe: Lists, at most all of which are searched: then the answer is the exact one.
         """
-        import faiss
-
         self.index.nprobe = min(nprobe, self.nlist)
-        short = []
+        short = [np.empty(0, dtype=np.int64)]
         block = np.zeros((BLOCK, self.index.d), dtype=np.float32)
         for start in range(0, queries.n, BLOCK):
             rows = np.arange(start, min(start + BLOCK, queries.n))
             block[: len(rows)] = self.projection.rows(queries.embeddings[queries.embedding_rows[rows]])
             block[len(rows) :] = 0.0
-            with threadpool_limits(limits=1):
-                faiss.omp_set_num_threads(1)
+            with _faiss():
                 similarity, index = self.index.search(block, k)
             full = np.flatnonzero(index[: len(rows), -1] >= 0)
             short.append(np.delete(rows, full))
@@ -118,6 +114,29 @@ class InvertedLists:
             exact = Search(similarity=self.similarity, train=self.train, queries=part_of(queries, few), k=k)
             for found in nearest([exact]):
                 yield replace(found, rows=few[found.rows])
+
+
+@contextmanager
+def _faiss() -> Iterator[Any]:
+    """The library, with one OpenMP thread; the number is the asking thread's own, and torch's too."""
+    faiss = _limited()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield faiss
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+@cache
+def _limited() -> Any:
+    """The library, its linear algebra on one thread for good: a limit that one thread lifts is lifted for all."""
+    import faiss
+
+    for library in ThreadpoolController().lib_controllers:
+        if "faiss" in library.filepath:
+            library.set_num_threads(1)
+    return faiss
 
 
 def part_of(queries: Side, positions: Positions) -> Side:
