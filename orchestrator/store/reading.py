@@ -51,7 +51,7 @@ def find_sweep(session: Session, name: str | None) -> str:
 
 
 def sweep_facts(session: Session, name: str, shown: str) -> dict[str, Any]:
-    """A sweep with its specification, evaluations by state, the environments, and what was skipped, with the reason."""
+    """A sweep with its specification, states, environments, what was skipped and why, and recalls of neighbours."""
     row = session.rows(
         "SELECT id, name, spec, reference, margin, created_at, updated_at FROM sweep WHERE name = :n", n=name
     )[0]
@@ -70,6 +70,12 @@ def sweep_facts(session: Session, name: str, shown: str) -> dict[str, Any]:
            GROUP BY su.benchmark, su.encoder, su.router, u.reason ORDER BY min(su.position)""",
         s=row["id"],
     )
+    approximate = session.rows(
+        """SELECT su.router, avg(m.value) AS mean, min(m.value) AS lowest, count(*) AS n
+           FROM sweep_unit su JOIN metric m ON m.unit_id = su.unit_id AND m.name = 'neighbour_recall'
+           WHERE su.sweep_id = :s GROUP BY su.router ORDER BY min(su.position)""",
+        s=row["id"],
+    )
     states = session.rows("SELECT state, n FROM progress WHERE sweep = :n AND kind = 'evaluate'", n=name)
     moment = datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {
@@ -79,6 +85,7 @@ def sweep_facts(session: Session, name: str, shown: str) -> dict[str, Any]:
         "states": {found["state"]: found["n"] for found in states},
         "environments": environments,
         "skipped": [dict(found) for found in skipped],
+        "approximate": [dict(found) for found in approximate],
         "url_shown": shown,
     }
 

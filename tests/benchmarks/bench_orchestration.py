@@ -1,4 +1,4 @@
-"""How fast is the orchestration itself? Null units, durable, through Ray, beside Ray Tune and Optuna's RDB storage.
+"""How fast is the orchestration itself? Null units, durable, through Ray, beside Ray Tune, Optuna's RDB and joblib.
 
 `python -m tests.benchmarks.bench_orchestration [--units N] [--runs N] [--json FILE]`: PostgreSQL is a server of its
 own, with fsync. Ray's start is excluded; planning and enlisting are timed apart. What a unit computes is nothing, a
@@ -160,6 +160,19 @@ def optuna_rdb(url: str, n_trials: int) -> float:
     return best
 
 
+def joblib_null(n_tasks: int) -> float:
+    """Tasks per second of joblib's processes, which store nothing and, once killed, begin anew."""
+    from joblib import Parallel, delayed
+
+    with Parallel(n_jobs=WORKERS) as workers:
+        workers(delayed(time.sleep)(0.1) for _ in range(WORKERS))  # starts them
+        begin = time.perf_counter()
+        found = workers(delayed(int)(i) for i in range(n_tasks))
+        took = time.perf_counter() - begin
+    assert len(found) == n_tasks
+    return n_tasks / took
+
+
 def measure(fresh: Callable[[], str], n_units: int, runs: int) -> dict[str, Any]:
     """All figures of one kind of database, each on an empty one."""
     null = [run_units(fresh(), "null", n_units) for _ in range(runs)]
@@ -175,7 +188,7 @@ def measure(fresh: Callable[[], str], n_units: int, runs: int) -> dict[str, Any]
 
 
 def figures(n_units: int = 20_000, runs: int = 3) -> list[Figure]:
-    """Seconds per null unit against Ray Tune's per trial and Optuna's, in turns; Ray's start is excluded."""
+    """Seconds per null unit against Ray Tune's, Optuna's and joblib's, in turns; starting workers is excluded."""
     found = []
     with tempfile.TemporaryDirectory(prefix="rt-bench-") as folder, ExitStack() as servers:
         os.environ["ROADTEST_HOME"] = folder
@@ -185,16 +198,18 @@ def figures(n_units: int = 20_000, runs: int = 3) -> list[Figure]:
         with suppress(NoPostgresError):
             databases["postgresql"] = servers.enter_context(postgres_server(settings="")).create_database
         for name, fresh in databases.items():
-            mine, tune, optuna = [], [], []
+            mine, tune, optuna, joblib = [], [], [], []
             for _ in range(runs):
                 mine.append(observed(lambda: 1 / run_units(fresh(), "null", n_units)["units_per_second"]))  # noqa: B023
                 tune.append(observed(lambda: 1 / ray_tune(100)))
                 optuna.append(observed(lambda: 1 / optuna_rdb(fresh(), 300)))  # noqa: B023
+                joblib.append(observed(lambda: 1 / joblib_null(n_units)))
             ours = (f"null units, {WORKERS} workers", mine)
             facts = {"null units per second": 1 / statistics.median(run.value for run in mine)}
             found += [
                 figure(f"null units, {name}, Ray Tune", ours=ours, against=("Ray Tune's trials", tune), facts=facts),
                 figure(f"null units, {name}, Optuna", ours=ours, against=("Optuna's RDB storage", optuna)),
+                figure(f"null units, {name}, joblib", ours=ours, against=("joblib, which stores nothing", joblib)),
             ]
     return found
 

@@ -35,6 +35,7 @@ BENCHMARKS: Mapping[str, tuple[str, str]] = {
     "grid": ("bench_grid", "figures"),
     "training": ("bench_training", "figures"),
     "routerbench": ("bench_routerbench", "figures"),
+    "llmrouter": ("bench_llmrouter", "figures"),
     "overhead": ("bench_overhead", "figures"),
     "orchestration": ("bench_orchestration", "figures"),
     "memory": ("bench_memory", "figures"),

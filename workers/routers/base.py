@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from time import perf_counter
@@ -333,6 +333,8 @@ class Fitted:
     fit_seconds: float
     route_seconds: float
     n_bytes: int
+    #: Deterministic metrics of the fit beyond those of its answers, by name; asked once a unit, never by tuning.
+    more_metrics: Callable[[], Mapping[str, float]] | None = None
 
 
 @cache

@@ -16,12 +16,17 @@ from workers.benchmarks.base import Floats
 from workers.errors import RouterError
 from workers.routers.base import Calls, FitJob, Fitted, Mixture, Positions, Prediction, Router, Side, mean_outcomes
 from workers.routers.growing import appended, with_model
+from workers.routers.inverted_lists import InvertedLists, lists_for, part_of, recall, require_faiss, sampled
 from workers.routers.labels import most_voted, spread_labels
 from workers.routers.neighbours import Neighbours, Search, Similarity, nearest
 from workers.routers.sums import Summed, is_dense, running_sums, weighted_sums
 
 Weights = Literal["uniform", "distance", "softmax"]
 
+Index = Literal["exact", "ivf"]
+
+#: Parameters that an exact search does not have.
+OF_INDEX = ("index", "nprobe", "index_from")
 #: Distances below this are float32 noise on unit rows.
 COINCIDENT = 1e-3
 #: Queries whose neighbours are summed at once.
@@ -40,6 +45,9 @@ class KNN(Router):
             whitening on the training side.
         weights: `uniform`; `distance`: inverse Euclidean distance of the unit rows; `softmax`: of similarity / tau.
         tau: Temperature of `softmax`.
+        index: `exact`: every similarity; `ivf`: faiss's inverted lists, whose recall is measured.
+        nprobe: Lists that `ivf` looks into.
+        index_from: Training queries from which on there is an index; `ivf` searches fewer exactly.
     """
 
     name = "knn"
@@ -49,7 +57,15 @@ class KNN(Router):
     tunables = ("k", "similarity", "weights", "tau")
 
     def __init__(
-        self, *, k: int | None = None, similarity: Similarity = "cosine", weights: Weights = "uniform", tau: float = 0.1
+        self,
+        *,
+        k: int | None = None,
+        similarity: Similarity = "cosine",
+        weights: Weights = "uniform",
+        tau: float = 0.1,
+        index: Index = "exact",
+        nprobe: int = 32,
+        index_from: int = 100_000,
     ) -> None:
         if k is not None and (not isinstance(k, int) or isinstance(k, bool) or k < 1):
             raise ValueError(f"k must be a whole number, at least 1, not {k!r}.")
@@ -63,13 +79,34 @@ class KNN(Router):
             raise ValueError(
                 "give k too: fixing one of k, similarity, weights and tau means that none of them is tuned."
             )
+        if index not in get_args(Index):
+            raise ValueError(f"index must be one of {', '.join(get_args(Index))}, not {index!r}.")
+        for name, value in (("nprobe", nprobe), ("index_from", index_from)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}.")
+        if index == "exact" and (nprobe, index_from) != (32, 100_000):
+            raise ValueError("nprobe and index_from mean something with `index: ivf` only; give it too.")
         self.k = k
         self.similarity: Similarity = similarity
         self.weights: Weights = weights
         self.tau = tau
+        self.index: Index = index
+        self.nprobe = nprobe
+        self.index_from = index_from
+
+    def params(self) -> dict[str, Any]:
+        """Without those of the index where there is none: units that were keyed before there was one keep their key."""
+        given = super().params()
+        return given if self.index == "ivf" else {name: given[name] for name in given if name not in OF_INDEX}
+
+    def approximates(self, *, k: int, n_train: int) -> bool:
+        """Whether an index answers: not below `index_from`, nor where its lists hold fewer than k rows on average."""
+        return self.index == "ivf" and n_train >= self.index_from and k * lists_for(n_train) <= self.nprobe * n_train
 
     def check(self, *, n_train: int) -> None:
-        """Refuse k above the training side."""
+        """Refuse k above the training side, and an index without its library."""
+        if self.index == "ivf":
+            require_faiss()
         if self.k is not None and self.k > n_train:
             raise RouterError(
                 f"router 'knn': k = {self.k} is above the {n_train} queries of the training side; lower k."
@@ -112,11 +149,12 @@ class KNN(Router):
 
     train_: Side
     price_: float | None
+    #: Not saved: the same rows give the same index.
+    _lists: InvertedLists | None = None
 
     def fit(self, train: Side, rng: np.random.Generator) -> Self:
-        """Keep the training side."""
-        self.train_, self.price_ = train, None
-        return self
+        """Keep the training side, and index it if an index is to answer."""
+        return self._kept(train, None)
 
     def predict(self, queries: Side) -> Prediction:
         """Weighted means over the neighbours. [n, M]."""
@@ -126,7 +164,12 @@ class KNN(Router):
 
     def fit_selector(self, train: Side, price: float, rng: np.random.Generator) -> Self:
         """Keep the training side and the price that its votes depend on."""
-        self.train_, self.price_ = train, price
+        return self._kept(train, price)
+
+    def _kept(self, train: Side, price: float | None) -> Self:
+        self.train_, self.price_, self._lists = train, price, None
+        if self.k is not None and self.approximates(k=min(self.k, train.n), n_train=train.n):
+            self._lists = InvertedLists(train, self.similarity)
         return self
 
     def select(self, queries: Side) -> Positions:
@@ -145,8 +188,8 @@ class KNN(Router):
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the training side's embeddings and outcomes."""
-        return _n_bytes(self.train_)
+        """Bytes of the training side's embeddings and outcomes, and of their index."""
+        return _n_bytes(self.train_) + (self._lists.n_bytes if self._lists else 0)
 
     def _answer(self, queries: Side) -> Prediction | Mixture | Calls | Positions:
         job = FitJob(router=self, train=self.train_, queries=queries, rng=np.random.default_rng(0), price=self.price_)
@@ -160,19 +203,46 @@ class KNN(Router):
             if (id(job.train), job.price) not in tables:
                 tables[id(job.train), job.price] = _Table(job)
         answers = [_Answer(job, tables[id(job.train), job.price]) for job in jobs]
-        searches: dict[tuple[str, int, int], list[_Answer]] = {}
+        searches: dict[tuple[object, ...], list[_Answer]] = {}
         for answer in answers:
-            key = (answer.router.similarity, id(answer.job.train), id(answer.job.queries))
-            searches.setdefault(key, []).append(answer)
+            searches.setdefault(answer.space, []).append(answer)
         shared = [_Shared(group) for group in searches.values()]
-        begin = perf_counter()
-        for found in nearest([each.search for each in shared]):
-            shared[found.search].add(found)
-        for each in shared:
-            each.flush()
-        seconds = (perf_counter() - begin) / len(jobs)
+        _search_exactly([each for each in shared if not each.approximate])
+        _search_lists([each for each in shared if each.approximate])
         for answer in answers:
-            yield answer.finish(seconds)
+            yield answer.finish()
+
+
+def _search_exactly(shared: Sequence[_Shared]) -> None:
+    """All searches at once, so that they share what they can."""
+    begin = perf_counter()
+    for found in nearest([each.search for each in shared]):
+        shared[found.search].add(found)
+    for each in shared:
+        each.flush()
+    seconds, answers = perf_counter() - begin, [answer for each in shared for answer in each.answers]
+    for answer in answers:
+        answer.route_seconds = seconds / len(answers)
+
+
+def _search_lists(shared: Sequence[_Shared]) -> None:
+    """One index of a training side and similarity after the other: each holds a copy of the side's rows."""
+    spaces: dict[tuple[object, ...], list[_Shared]] = {}
+    for each in shared:
+        spaces.setdefault((each.search.similarity, id(each.search.train)), []).append(each)
+    for members in spaces.values():
+        first, begin = members[0].search, perf_counter()
+        lists = members[0].answers[0].router._lists or InvertedLists(first.train, first.similarity)
+        built = (perf_counter() - begin) / sum(len(each.answers) for each in members)
+        for each in members:
+            begin = perf_counter()
+            for found in lists.search(each.search.queries, each.search.k, each.answers[0].router.nprobe):
+                each.add(found)
+            each.flush()
+            seconds = (perf_counter() - begin) / len(each.answers)
+            for answer in each.answers:
+                answer.fit_seconds += built
+                answer.route_seconds, answer.n_bytes = seconds, answer.n_bytes + lists.n_bytes
 
 
 class _Table:
@@ -234,12 +304,22 @@ class _Answer:
             raise RouterError("router 'knn': k is neither given nor tuned; give k.")
         #: A tuned k may exceed the training side of a cross-validation fold.
         self.k = min(self.router.k, job.train.n)
+        self.approximate = self.router.approximates(k=self.k, n_train=job.train.n)
+        self.fit_seconds, self.route_seconds, self.n_bytes = table.seconds, 0.0, _n_bytes(job.train)
+        #: The search of the index; None: it was not asked.
+        self.searched: _Shared | None = None
         shape = (job.queries.n, table.n_models)
         self.prediction: Prediction | Positions
         if job.price is None:
             self.prediction = Prediction(scores=np.empty(shape), costs=np.empty(shape))
         else:
             self.prediction = np.empty(job.queries.n, dtype=np.int64)
+
+    @property
+    def space(self) -> tuple[object, ...]:
+        """What answers of one search have in common; an index's k nearest are not the first of a larger k's."""
+        key = (self.router.similarity, id(self.job.train), id(self.job.queries))
+        return (*key, self.k, self.router.nprobe) if self.approximate else key
 
     @property
     def weighting(self) -> Weighting:
@@ -256,14 +336,18 @@ class _Answer:
         else:
             self.prediction[rows] = self.table.votes(sums)
 
-    def finish(self, search_seconds: float) -> Fitted:
+    def finish(self) -> Fitted:
         """The means, or the choice by votes, with what they cost."""
         return Fitted(
             prediction=self.prediction,
-            fit_seconds=self.table.seconds,
-            route_seconds=search_seconds,
-            n_bytes=_n_bytes(self.job.train),
+            fit_seconds=self.fit_seconds,
+            route_seconds=self.route_seconds,
+            n_bytes=self.n_bytes,
+            more_metrics=self._neighbour_recall if self.router.index == "ivf" else None,
         )
+
+    def _neighbour_recall(self) -> dict[str, float]:
+        return {"neighbour_recall": self.searched.recall if self.searched else 1.0}
 
 
 #: A kind of weights and its temperature.
@@ -284,7 +368,8 @@ class _Shared:
     """Answers of one search: neighbours come in small parts, and are summed in larger ones."""
 
     def __init__(self, answers: list[_Answer]) -> None:
-        job = answers[0].job
+        self.answers = answers
+        self.approximate, job = answers[0].approximate, answers[0].job
         self.search = Search(
             similarity=answers[0].router.similarity,
             train=job.train,
@@ -298,9 +383,23 @@ class _Shared:
             if not is_dense(answer.k, job.train.n):
                 self.narrow.setdefault(id(answer.table), []).append(answer)
         self.waiting: list[Neighbours] = []
+        if self.approximate:
+            self.sample = sampled(job.queries.n)
+            self.similarity = np.empty((len(self.sample), self.search.k), dtype=np.float32)
+            for answer in answers:
+                answer.searched = self
+
+    @cached_property
+    def recall(self) -> float:
+        """How often the index was right, by the queries of the sample."""
+        queries = part_of(self.search.queries, self.sample)
+        return recall(replace(self.search, queries=queries), self.similarity)
 
     def add(self, found: Neighbours) -> None:
         """Take a part of the search's answer."""
+        if self.approximate:
+            _, there, here = np.intersect1d(self.sample, found.rows, assume_unique=True, return_indices=True)
+            self.similarity[there] = found.similarity[here]
         for answer in self.wide:
             weights = weigh(found.similarity[:, : answer.k].astype(np.float64), answer.weighting)
             sums = weighted_sums(found.index[:, : answer.k], weights, answer.table.all)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from workers.benchmarks.base import Floats
 from workers.routers.base import Positions, Side
 from workers.routers.shortlists import BLOCK, Block, Floats32, Shortlist, Space, largest
 
@@ -69,7 +69,8 @@ def _search_space(searches: Sequence[Search], members: Sequence[int]) -> Iterato
     if first.similarity == "cosine":
         left, right = first.queries.embeddings, first.train.embeddings
     else:
-        left, right = _transformed(first.similarity, first.train.X, first.queries.X)
+        projection = Projection(first.similarity, first.train.X)
+        left, right = projection.rows(first.queries.X), projection.rows(first.train.X)
     asked = [_Asked(number, searches[number], len(right)) for number in members]
     listed = [each for each in asked if each.reach]
     reach = max((each.reach for each in listed), default=0)
@@ -143,18 +144,29 @@ def _places(search: Search) -> tuple[Positions, Positions]:
     return np.arange(search.queries.n), np.arange(search.train.n)
 
 
-def _transformed(similarity: Similarity, train: Floats32, queries: Floats32) -> tuple[Floats32, Floats32]:
-    """Queries and training rows without the training mean, optionally PCA-whitened on it; unit rows."""
-    mean = train.mean(axis=0, dtype=np.float64)
-    centred = train - mean
-    if similarity == "whitened":
-        variances, directions = np.linalg.eigh(centred.T @ centred / len(train))
-        kept = variances > NEGLIGIBLE * variances[-1]
-        rotation = directions[:, kept] / np.sqrt(variances[kept])
-        return _unit((queries - mean) @ rotation), _unit(centred @ rotation)
-    return _unit(queries - mean), _unit(centred)
+class Projection:
+    """How a similarity sees rows: as they are, without the training mean, or PCA-whitened on the training side."""
+
+    def __init__(self, similarity: Similarity, train: Floats32) -> None:
+        self.mean: Floats | None = None
+        self.rotation: Floats | None = None
+        if similarity == "cosine":
+            return
+        self.mean = train.mean(axis=0, dtype=np.float64)
+        if similarity == "whitened":
+            centred = train - self.mean
+            variances, directions = np.linalg.eigh(centred.T @ centred / len(train))
+            kept = variances > NEGLIGIBLE * variances[-1]
+            self.rotation = directions[:, kept] / np.sqrt(variances[kept])
+
+    def rows(self, X: Floats32) -> Floats32:
+        """Unit rows whose inner products are the similarities. [n, d or the directions kept]."""
+        if self.mean is None:
+            return X
+        centred = X - self.mean
+        return _unit(centred if self.rotation is None else centred @ self.rotation)
 
 
-def _unit(rows: npt.NDArray[np.float64]) -> Floats32:
+def _unit(rows: Floats) -> Floats32:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
