@@ -59,7 +59,7 @@ class Batch:
     #: What `draws` gave for this step. [B, ...]
     draws: Tensors
     #: What a family keeps from step to step of the same members, such as memory for what lies between the layers.
-    kept: dict[str, Any]
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def places(self) -> torch.Tensor:
