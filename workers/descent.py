@@ -55,34 +55,38 @@ class Descent:
         for row, arrays in zip(rows, parameters, strict=True):
             for name, (_, place) in self.places.items():
                 row[place] = arrays[name].ravel()
-        #: Parameters and Adam's two moments. [B, length of a row]
-        self.values = torch.from_numpy(rows).to(device)
+        #: Parameters, Adam's two moments and gradients. [B, length of a row]
+        self.values = torch.tensor(
+            rows, device=device
+        )  # a copy: torch's memory begins at a cache line, numpy's does not
         self.firsts, self.seconds = torch.zeros_like(self.values), torch.zeros_like(self.values)
+        self.slopes = torch.zeros_like(self.values)
         self.steps = torch.zeros((), device=device)
         self._view()
 
     def _view(self) -> None:
         """The same memory as losses see it, by name [B, ...], and as each member's Adam moves it, row by row."""
-        self.weights = {
-            name: self.values[:, place].view(-1, *shape).requires_grad_()
-            for name, (shape, place) in self.places.items()
-        }
+        self.weights = {name: view.requires_grad_() for name, view in self._named(self.values).items()}
+        #: Where gradients are to be written before a step. By name, [B, ...]
+        self.gradients = self._named(self.slopes)
         self.moved = [
             tuple([row[place] for _, place in self.places.values()] for row in rows)
-            for rows in zip(self.values, self.firsts, self.seconds, strict=True)
+            for rows in zip(self.values, self.slopes, self.firsts, self.seconds, strict=True)
         ]
 
-    def step(self, gradients: Mapping[str, torch.Tensor]) -> None:
-        """Move every member's parameters against its gradients. By name, [B, ...]."""
+    def _named(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: rows[:, place].view(-1, *shape) for name, (shape, place) in self.places.items()}
+
+    def step(self) -> None:
+        """Move every member's parameters against its gradients."""
         self.steps += 1
         with torch.no_grad():
-            for i, (rates, (values, firsts, seconds)) in enumerate(zip(self.rates, self.moved, strict=True)):
+            for rates, (values, slopes, firsts, seconds) in zip(self.rates, self.moved, strict=True):
                 # What torch.optim.Adam(fused=True) calls; its own bookkeeping takes as long as a small network's step.
-                # The kernel reads no strides: gradients are contiguous.
                 fused = torch._fused_adamw_ if rates.decoupled else torch._fused_adam_
                 fused(
                     values,
-                    [gradients[name][i].reshape(-1).contiguous() for name in self.places],
+                    slopes,
                     firsts,
                     seconds,
                     [],
@@ -100,6 +104,7 @@ class Descent:
         """Go on with these members alone."""
         kept = list(members)
         self.values, self.firsts, self.seconds = self.values[kept], self.firsts[kept], self.seconds[kept]
+        self.slopes = torch.zeros_like(self.values)
         self.rates = [self.rates[member] for member in kept]
         self._view()
 

@@ -18,45 +18,97 @@ class Layer(NamedTuple):
     bias: torch.Tensor
 
 
-def forward(inputs: torch.Tensor, layers: Sequence[Layer]) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Hidden states after ReLU, and outputs; all [B, M, b, units].
+class Perceptrons:
+    """Networks whose weights stay where they are from call to call, and so does all that lies between the layers.
+
+    Views and memory are made once: in every step they would take a tenth of its time. What a call returns is
+    overwritten by the next.
 
     Args:
-        inputs: The same for all networks of a member. [B, b, d]
         layers: One or more.
+        n: Inputs of a call.
     """
-    import torch
 
-    (members, dim, networks, width), states = layers[0].weight.shape, []
-    wide = torch.baddbmm(
-        layers[0].bias.view(members, 1, networks * width),
-        inputs,
-        layers[0].weight.view(members, dim, networks * width),
-    )
-    layer = wide.view(members, -1, networks, width).transpose(1, 2).contiguous()
-    for weight, bias in layers[1:]:
-        states.append(layer.relu_())
-        layer = torch.baddbmm(bias.flatten(0, 1), layer.flatten(0, 1), weight.flatten(0, 1))
-        layer = layer.view(members, networks, -1, weight.shape[-1])
-    return states, layer
+    def __init__(self, layers: Sequence[Layer], n: int) -> None:
+        self.layers = [_flat(layer) for layer in layers]
+        #: Flat layers that are copies, and what they are copies of.
+        self._copies = _copies(self.layers, layers)
+        (members, dim, networks, width), empty = layers[0].weight.shape, layers[0].weight.new_empty
+        self._shape = (members, networks, n)
+        self._first = layers[0].weight.view(members, dim, -1), layers[0].bias.view(members, 1, -1)
+        self._wide = empty(members, n, networks * width)
+        self._narrow = self._wide.view(members, n, networks, width).transpose(1, 2)
+        #: Hidden states after ReLU, and outputs. [B * M, b, units]
+        self.states = [empty(members * networks, n, layer.weight.shape[-1]) for layer in layers]
+
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Outputs [B, M, b, out] of inputs [B, b, d], which are the same for all networks of a member."""
+        import torch
+
+        for copy, original in self._copies:
+            copy.copy_(original)
+        weight, bias = self._first
+        torch.baddbmm(bias, inputs, weight, out=self._wide)
+        before = self.states[0]
+        before.view(self._narrow.shape).copy_(self._narrow)
+        for layer, state in zip(self.layers[1:], self.states[1:], strict=True):
+            torch.baddbmm(layer.bias, before.relu_(), layer.weight, out=state)
+            before = state
+        return before.view(*self._shape, -1)
 
 
-def backward(
-    inputs: torch.Tensor, layers: Sequence[Layer], states: Sequence[torch.Tensor], of_outputs: torch.Tensor
-) -> list[Layer]:
-    """Gradients of the layers from those of the outputs, [B, M, b, out]; shaped like the layers."""
-    import torch
+class Descending(Perceptrons):
+    """The same networks, and the gradients of their layers.
 
-    from workers.products import sum_of_rows
+    Args:
+        layers: One or more.
+        gradients: Where to write them; like the layers.
+        n: Inputs of a call.
+    """
 
-    members, networks, n, _ = of_outputs.shape
-    grad, found = of_outputs.flatten(0, 1), []
-    for (weight, bias), state in zip(layers[:0:-1], reversed(states), strict=True):
-        state = state.flatten(0, 1)
-        found.append(Layer((state.mT @ grad).view(weight.shape), sum_of_rows(grad).view(bias.shape)))
-        # ReLU's backward; a product with a mask takes ten times as long.
-        grad = torch.ops.aten.threshold_backward(grad @ weight.flatten(0, 1).mT, state, 0)
-    weight, bias = layers[0]
-    wide = grad.view(members, networks, n, -1).transpose(1, 2).reshape(members, n, -1)
-    found.append(Layer((inputs.mT @ wide).view(weight.shape), sum_of_rows(wide).view(bias.shape)))
-    return found[::-1]
+    def __init__(self, layers: Sequence[Layer], gradients: Sequence[Layer], n: int) -> None:
+        super().__init__(layers, n)
+        self._gradients = [_flat(layer) for layer in gradients]
+        self._results = _copies(self._gradients, gradients)
+        members = self._shape[0]
+        self._of_first = gradients[0].weight.view(*self._first[0].shape), gradients[0].bias.view(members, 1, -1)
+        #: Of hidden states, before ReLU.
+        self._slopes = [state.new_empty(state.shape) for state in self.states[:-1]]
+        self._of_wide = self._wide.new_empty(self._wide.shape)
+        self._of_narrow = self._of_wide.view(members, *self._narrow.transpose(1, 2).shape[1:]).transpose(1, 2)
+
+    def backward(self, inputs: torch.Tensor, of_outputs: torch.Tensor) -> None:
+        """Write the gradients of the layers, from the inputs of the last call and the gradients of its outputs."""
+        import torch
+
+        from workers.products import sum_of_rows
+
+        slopes = of_outputs.flatten(0, 1)
+        for i in range(len(self.layers) - 1, 0, -1):
+            state, before = self.states[i - 1], self._slopes[i - 1]
+            torch.bmm(state.mT, slopes, out=self._gradients[i].weight)
+            self._gradients[i].bias.copy_(sum_of_rows(slopes))
+            torch.bmm(slopes, self.layers[i].weight.mT, out=before)
+            # ReLU's backward; a product with a mask takes ten times as long.
+            slopes = torch.ops.aten.threshold_backward.grad_input(before, state, 0, grad_input=before)
+        weight, bias = self._of_first
+        self._of_narrow.copy_(slopes.view(self._narrow.shape))
+        torch.bmm(inputs.mT, self._of_wide, out=weight)
+        bias.copy_(sum_of_rows(self._of_wide))
+        for result, place in self._results:
+            place.copy_(result)
+
+
+def _flat(layer: Layer) -> Layer:
+    """[B * M, in, out] and [B * M, 1, out]; copies where members' memory lies apart."""
+    return Layer(layer.weight.flatten(0, 1), layer.bias.flatten(0, 1))
+
+
+def _copies(flat: Sequence[Layer], layers: Sequence[Layer]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Tensors of layers but the first that share no memory with their originals, shaped like these."""
+    return [
+        (copy.view(original.shape), original)
+        for mine, layer in zip(flat[1:], layers[1:], strict=True)
+        for copy, original in zip(mine, layer, strict=True)
+        if copy.data_ptr() != original.data_ptr()
+    ]

@@ -6,6 +6,7 @@ BLAS computes a lone one as matrix times vector. So such sums are products with 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -54,7 +55,12 @@ class Repeat(torch.autograd.Function):
 
 def sum_of_rows(matrices: torch.Tensor) -> torch.Tensor:
     """Sum over the rows of each matrix, [m, n, w] to [m, 1, w]."""
-    return (matrices.new_ones(len(matrices), ROWS, matrices.shape[1]) @ matrices)[:, :1]
+    return torch.bmm(_ones(*matrices.shape[:2], matrices.dtype, matrices.device), matrices)[:, :1]
+
+
+@lru_cache(maxsize=16)
+def _ones(members: int, n: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.ones(members, ROWS, n, dtype=dtype, device=device)
 
 
 def _matrices(tensor: torch.Tensor) -> torch.Tensor:

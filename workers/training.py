@@ -58,6 +58,8 @@ class Batch:
     rows: torch.Tensor
     #: What `draws` gave for this step. [B, ...]
     draws: Tensors
+    #: What a family keeps from step to step of the same members, such as memory for what lies between the layers.
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def places(self) -> torch.Tensor:
@@ -127,18 +129,20 @@ class TrainedRouter(Router, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has neither a loss nor gradients of its own")
 
-    def gradients(self, weights: Tensors, batch: Batch) -> Tensors:
+    def gradients(self, weights: Tensors, batch: Batch, into: Tensors) -> None:
         """Gradient of every member's loss by its own weights; by autograd, unless a family knows a shorter way.
 
         Args:
             weights: By name, [B, ...].
             batch: Queries of this step.
+            into: Where to write the gradients, all of them. By name, [B, ...]
         """
         import torch
 
         losses = self.loss(weights, batch).sum()
         found = torch.autograd.grad(losses, list(weights.values()), allow_unused=True, materialize_grads=True)
-        return dict(zip(weights, found, strict=True))
+        for name, gradient in zip(weights, found, strict=True):
+            into[name].copy_(gradient)
 
     def draws(self, rng: np.random.Generator, size: int) -> Mapping[str, npt.NDArray[Any]]:
         """Random numbers of one step of one member, such as masks, by name."""
@@ -391,21 +395,22 @@ class _Group:
         }
         rows = [np.asarray(member.train.embedding_rows, dtype=np.int64) for member in members]
         self.rows = torch.from_numpy(_stacked(rows, most)).to(device)
-        self.kept = list(range(len(members)))
+        self.members = list(range(len(members)))
+        self.kept: dict[str, Any] = {}
 
     def keep(self, active: list[int]) -> None:
         """Go on with these members alone."""
-        if active == self.kept or not active:
+        if active == self.members or not active:
             return
-        places = [self.kept.index(i) for i in active]
+        places = [self.members.index(i) for i in active]
         self.descent.keep(places)
         self.tables = {name: table[places] for name, table in self.tables.items()}
         self.rows = self.rows[places]
-        self.kept = list(active)
+        self.members, self.kept = list(active), {}
 
     def weights_of(self, i: int) -> dict[str, Floats32]:
         """A copy of one member's parameters."""
-        return self.descent.copy(self.kept.index(i))
+        return self.descent.copy(self.members.index(i))
 
 
 def _step(group: _Group, members: list[_Member], X: torch.Tensor, device: torch.device) -> None:
@@ -419,8 +424,10 @@ def _step(group: _Group, members: list[_Member], X: torch.Tensor, device: torch.
         X=X,
         rows=group.rows,
         draws={name: torch.from_numpy(np.stack([draw[name] for draw in drawn])).to(device) for name in drawn[0]},
+        kept=group.kept,
     )
-    group.descent.step(members[0].router.gradients(group.descent.weights, batch))
+    members[0].router.gradients(group.descent.weights, batch, group.descent.gradients)
+    group.descent.step()
 
 
 def _stacked(arrays: list[npt.NDArray[Any]], most: int) -> npt.NDArray[Any]:

@@ -3,36 +3,35 @@
     ROADTEST_SHARED=... python -m tests.benchmarks.bench_grid
 
 RouterBench's rows (`routerbench_part`, 3148 queries x 11 models) under MiniLM. Ours: `workers.tuning.tune`, which the
-evaluate job calls, with five configurations on ten splits; first in this process on one thread, then in two processes
-of one thread each, as two workers do. The alternative, written the usual way: a `torch.nn.Sequential` with two outputs
-(score and cost) per model, seed and configuration, an ordinary loop with `torch.optim.Adam` over as many epochs of as
-many minibatches, on one thread (with tensors indexed by a shuffled order, or by a `DataLoader`) and with torch's
+evaluate job calls, with five configurations on ten splits; in two processes of one thread each, as two workers do, and
+in this process on one thread. The alternative, written the usual way: a `torch.nn.Sequential` with two outputs (score
+and cost) per model, seed and configuration, an ordinary loop with `torch.optim.Adam` over as many epochs of as many
+minibatches, which index the tensors by a shuffled order (a `DataLoader` takes longer), with one thread and with torch's
 default number of threads. Both sides then compute the validation AUC of every configuration.
 
-Five rounds alternate, each with two of the seeds on every side (of the DataLoader and of torch's default threads one
-configuration on one seed). Prints seconds for all 50 trainings, medians over the rounds, the median of the rounds'
-ratios, and the mean validation AUC of both sides. On one thread seconds are of the process's CPU, which other work on
-the machine disturbs little; with several threads or workers they are wall seconds, which mean something only when
-nothing else runs.
+Five rounds alternate, each with two of the seeds on every side (of torch's default threads one configuration on one
+seed). The first figure is wall seconds of two workers beside the faster of both loops: it means something only when
+nothing else runs. What else runs disturbs CPU seconds less: the busiest worker's are among its facts, and the second
+figure is one thread beside one thread. Its floor is what the products of matrices in our steps take alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from time import perf_counter, process_time
-from typing import Any
+from time import process_time
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
-from torch.utils.data import DataLoader, TensorDataset
 
 from tests.benchmarks.measuring import Figure, Measurement, NotMeasuredError, figure, measured
 from workers.benchmarks.base import Floats
@@ -45,6 +44,7 @@ from workers.routers.mlp import MLP
 from workers.seeding import generator
 from workers.sides import Trial, cost_ratios, hidden, subset, whole
 from workers.splits import split_benchmark
+from workers.training import padded
 from workers.tuning import TuningTask, tune
 from workers.units import ProtocolOptions
 
@@ -52,8 +52,6 @@ SEEDS, POINTS, ROUNDS, WORKERS = range(10), 5, 5, 2
 OPTIONS = ProtocolOptions(bootstrap=0, tuning_budget=POINTS)
 #: Epochs and batch size are the router's defaults for both sides.
 EPOCHS, BATCH = MLP().epochs, MLP().batch_size
-
-Batches = Callable[[torch.Tensor, torch.Tensor], Any]
 
 
 def embedded(path: Path) -> None:
@@ -101,14 +99,14 @@ def ours(rows: Path, seeds: Sequence[int]) -> list[list[float]]:
         return [list(tuned.chosen["scores"]) for tuned in tune(tasks)]
 
 
-def one_by_one(trial: Trial, config: dict[str, Any], batches: Batches) -> float:
+def one_by_one(trial: Trial, config: dict[str, Any]) -> float:
     """Validation AUC of one configuration on one seed, a network per model."""
-    found = [network(trial.train, model, trial.queries.X, config, batches) for model in range(len(trial.train.models))]
+    found = [network(trial.train, model, trial.queries.X, config) for model in range(len(trial.train.models))]
     scores, costs = np.stack(found, axis=2).transpose(1, 0, 2)
     return both_areas(Prediction(scores=scores, costs=costs), *trial.held.outcomes, OPTIONS).auc_path
 
 
-def network(train: Side, model: int, queries: Floats, config: dict[str, Any], batches: Batches) -> Floats:
+def network(train: Side, model: int, queries: Floats, config: dict[str, Any]) -> Floats:
     """Predicted score and cost of one model, from the queries where it was observed. [n, 2]."""
     targets = np.column_stack([values[:, model] for values in train.outcomes])
     seen = ~np.isnan(targets[:, 0])
@@ -124,7 +122,7 @@ def network(train: Side, model: int, queries: Floats, config: dict[str, Any], ba
     )
     adam = torch.optim.Adam(net.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"])
     for _ in range(EPOCHS):
-        for inputs, wanted in batches(X, y):
+        for inputs, wanted in minibatches(X, y):
             adam.zero_grad()
             loss = ((net(inputs) - wanted) ** 2).mean(dim=0).sum()
             loss.backward()
@@ -134,7 +132,7 @@ def network(train: Side, model: int, queries: Floats, config: dict[str, Any], ba
         return answer
 
 
-def by_index(X: torch.Tensor, y: torch.Tensor) -> Any:
+def minibatches(X: torch.Tensor, y: torch.Tensor) -> Any:
     """Minibatches by a shuffled order; the last incomplete one is left out, as in ours."""
     order = torch.randperm(len(X))
     for start in range(0, len(X) - BATCH + 1, BATCH):
@@ -142,21 +140,12 @@ def by_index(X: torch.Tensor, y: torch.Tensor) -> Any:
         yield X[some], y[some]
 
 
-def by_loader(X: torch.Tensor, y: torch.Tensor) -> Any:
-    """Minibatches by torch's loader."""
-    return DataLoader(TensorDataset(X, y), batch_size=BATCH, shuffle=True, drop_last=True)
-
-
-def alternative(
-    rows: Path, seeds: Sequence[int], batches: Batches, threads: int, points: int = POINTS
-) -> list[list[float]]:
+def alternative(rows: Path, seeds: Sequence[int], threads: int, points: int = POINTS) -> list[list[float]]:
     """What `ours` gives, or its first `points` of each seed, one network after the other."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return [
-            [one_by_one(trials(rows)[seed], config, batches) for config in configs(seed)[:points]] for seed in seeds
-        ]
+        return [[one_by_one(trials(rows)[seed], config) for config in configs(seed)[:points]] for seed in seeds]
     finally:
         torch.set_num_threads(before)
 
@@ -165,13 +154,6 @@ def configs(seed: int) -> list[dict[str, Any]]:
     """The rates and decays that `tune` tries."""
     rng = generator(0, "tuning", MLP.name, seed)
     return MLP.candidates(n_train=0, budget=POINTS, fixed={}, rng=rng)
-
-
-def timed(work: Callable[[], Any], clock: Callable[[], float] = process_time) -> tuple[float, Any]:
-    """Seconds, and what came of it."""
-    begin = clock()
-    answer = work()
-    return clock() - begin, answer
 
 
 def rows_file() -> Path:
@@ -184,83 +166,120 @@ def rows_file() -> Path:
     return rows
 
 
+def products(trainings: int, train: Side) -> None:
+    """The products of matrices in our steps of so many trainings, and nothing else; one thread."""
+    n_models, dim, hidden = len(train.models), train.X.shape[1], padded(MLP().hidden)
+    inputs, of_wide = torch.rand(BATCH, dim), torch.rand(BATCH, n_models * hidden)
+    first, second, third = (
+        torch.rand(shape) for shape in ((dim, n_models * hidden), (n_models, hidden, hidden), (n_models, hidden, 2))
+    )
+    states, slopes = torch.rand(n_models, BATCH, hidden), torch.rand(n_models, BATCH, 2)
+    with threadpool_limits(limits=1):
+        for _ in range(trainings * EPOCHS * (train.n // BATCH)):
+            for left, right in ((inputs, first), (states, second), (states, third)):
+                left @ right
+            for left, right in ((states.mT, slopes), (slopes, third.mT), (states.mT, states), (states, second.mT)):
+                left @ right
+            inputs.mT @ of_wide
+
+
+class Round(NamedTuple):
+    """What ten trainings took on each side, on two seeds."""
+
+    workers: Measurement
+    #: CPU seconds of the busiest worker.
+    busiest: float
+    one_thread: Measurement
+    #: Wall seconds, and CPU seconds of the same run.
+    loop: Measurement
+    loop_cpu: Measurement
+    #: With torch's default number of threads, wall seconds.
+    loop_threads: Measurement
+    #: CPU seconds of the products of matrices alone.
+    floor: float
+
+
+def one_round(
+    rows: Path, seeds: Sequence[int], workers: ProcessPoolExecutor, areas: dict[str, list[list[float]]]
+) -> Round:
+    """Every side once; adds the areas that both found to `areas`."""
+    trainings, busy, cpu = len(seeds) * POINTS, list[float](), list[float]()
+
+    def split() -> None:
+        busy.extend(workers.map(cpu_of_ours, [rows] * len(seeds), [[seed] for seed in seeds]))
+
+    def loop() -> None:
+        begin = process_time()
+        areas["one by one"] += alternative(rows, seeds, 1)
+        cpu.append(process_time() - begin)
+
+    one = measured(lambda: areas["ours"].extend(ours(rows, seeds)), process_time)
+    two, by_loop = measured(split), measured(loop)
+    threads = measured(partial(alternative, rows, seeds[:1], torch.get_num_threads(), points=1))
+    return Round(
+        workers=two,
+        busiest=max(busy),
+        one_thread=one,
+        loop=by_loop,
+        loop_cpu=replace(by_loop, value=cpu[0]),
+        loop_threads=replace(threads, value=trainings * threads.value),
+        floor=measured(partial(products, trainings, trials(rows)[seeds[0]].train), process_time).value,
+    )
+
+
+def cpu_of_ours(rows: Path, seeds: Sequence[int]) -> float:
+    """CPU seconds of this process."""
+    begin = process_time()
+    ours(rows, seeds)
+    return process_time() - begin
+
+
 def figures() -> list[Figure]:
-    """CPU seconds of one thread, in as many rounds; `main` has the other alternatives, and wall seconds."""
-    rows = rows_file()
-    mine: list[Measurement] = []
-    theirs: list[Measurement] = []
-    areas: dict[str, list[list[float]]] = {"ours": [], "one by one": []}
-    ours(rows, [0])
-    for number in range(ROUNDS):
-        pair = list(SEEDS)[2 * number : 2 * number + 2]
-        mine.append(measured(partial(_into, areas["ours"], ours, rows, pair), process_time))
-        theirs.append(measured(partial(_into, areas["one by one"], alternative, rows, pair, by_index, 1), process_time))
-    return [
-        figure(
-            "grid of mlp",
-            ours=("2 seeds x 5 configurations as one batched model", mine),
-            against=("a torch loop per network", theirs),
-            unit="CPU s",
-            wanted=5,
-            facts={f"validation AUC, {name}": float(np.mean(found)) for name, found in areas.items()},
-        )
-    ]
-
-
-def _into(areas: list[list[float]], work: Callable[..., list[list[float]]], *arguments: Any) -> None:
-    areas += work(*arguments)
-
-
-def main() -> None:
-    """Measure and print."""
-    rows = rows_file()
-    default = torch.get_num_threads()
-    taken: dict[str, list[float]] = {}
+    """Two workers beside the faster loop, by the wall clock, and one thread beside one thread, in CPU seconds."""
+    rows, rounds = rows_file(), list[Round]()
     areas: dict[str, list[list[float]]] = {"ours": [], "one by one": []}
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as workers:
         list(workers.map(ours, [rows] * WORKERS, [[0]] * WORKERS))  # started and warm, as workers are
         ours(rows, [0])
         for number in range(ROUNDS):
-            pair = list(SEEDS)[2 * number : 2 * number + 2]
-            taken_now, found = in_turn(rows, pair, workers, default)
-            print(json.dumps({name: round(value, 1) for name, value in taken_now.items()}), flush=True)  # noqa: T201
-            for name, value in taken_now.items():
-                taken.setdefault(name, []).append(value)
-            for name, values in found.items():
-                areas[name] += values
-    summarise(taken, areas)
+            pair = list(SEEDS)[WORKERS * number : WORKERS * (number + 1)]
+            rounds.append(one_round(rows, pair, workers, areas))
+    return summarised(rounds, {f"validation AUC, {name}": float(np.mean(found)) for name, found in areas.items()})
 
 
-def in_turn(
-    rows: Path, pair: list[int], workers: ProcessPoolExecutor, default: int
-) -> tuple[dict[str, float], dict[str, list[list[float]]]]:
-    """Seconds for all 50 trainings from those on two seeds, and the areas that were found."""
-    one, mine = timed(lambda: ours(rows, pair))
-    two, _ = timed(lambda: list(workers.map(ours, [rows] * WORKERS, [[seed] for seed in pair])), perf_counter)
-    index, theirs = timed(lambda: alternative(rows, pair, by_index, 1))
-    loader, _ = timed(lambda: alternative(rows, pair[:1], by_loader, 1, points=1))
-    wall, _ = timed(lambda: alternative(rows, pair[:1], by_index, 1, points=1), perf_counter)
-    threads, _ = timed(lambda: alternative(rows, pair[:1], by_index, default, points=1), perf_counter)
-    pairs, singles = len(SEEDS) / len(pair), len(SEEDS) * POINTS
-    taken = {
-        "ours, 1 thread": pairs * one,
-        "one by one, 1 thread": pairs * index,
-        "one by one, DataLoader, 1 thread": singles * loader,
-        "ours, 2 workers, wall": pairs * two,
-        "one by one, 1 thread, wall": singles * wall,
-        f"one by one, torch's default of {default} threads, wall": singles * threads,
-    }
-    return taken, {"ours": mine, "one by one": theirs}
+def summarised(rounds: Sequence[Round], facts: Mapping[str, float]) -> list[Figure]:
+    """Both figures of these rounds."""
+    loops = {1: [each.loop for each in rounds], torch.get_num_threads(): [each.loop_threads for each in rounds]}
+    seconds = {threads: median(run.value for run in runs) for threads, runs in loops.items()}
+    faster = min(seconds, key=lambda threads: seconds[threads])
+    return [
+        figure(
+            "grid of mlp, two workers",
+            ours=("2 seeds x 5 configurations in two processes of one thread", [each.workers for each in rounds]),
+            against=(f"a torch loop per network, {faster} threads", loops[faster]),
+            wanted=5,
+            facts={
+                **{f"loop, {threads} threads, s": value for threads, value in seconds.items()},
+                "busiest worker, CPU s": median(each.busiest for each in rounds),
+                "loop's CPU s over the busiest worker's": median(each.loop_cpu.value / each.busiest for each in rounds),
+            },
+        ),
+        figure(
+            "grid of mlp, one thread",
+            ours=("2 seeds x 5 configurations", [each.one_thread for each in rounds]),
+            against=("a torch loop per network, 1 thread", [each.loop_cpu for each in rounds]),
+            unit="CPU s",
+            facts={"products of matrices alone, CPU s": median(each.floor for each in rounds), **facts},
+        ),
+    ]
 
 
-def summarise(taken: dict[str, list[float]], areas: dict[str, list[list[float]]]) -> None:
-    """Print medians over the rounds, ratios to ours by the same clock, and mean areas."""
-    for name, values in taken.items():
-        own = "ours, 2 workers, wall" if name.endswith("wall") else "ours, 1 thread"
-        ratio = median(a / b for a, b in zip(values, taken[own], strict=True))
-        print(json.dumps({"what": name, "seconds": round(median(values), 1), f"times {own}": round(ratio, 2)}))  # noqa: T201
-    for name, found in areas.items():
-        print(json.dumps({"validation AUC": name, "mean": round(float(np.mean(found)), 2)}))  # noqa: T201
+def main() -> None:
+    """Measure and print."""
+    load = os.getloadavg()[0]
+    for found in figures():
+        print(json.dumps(found.as_json(), indent=1), flush=True)  # noqa: T201
+    print(json.dumps({"load before and after": [load, os.getloadavg()[0]]}))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workers.benchmarks.base import Floats
-from workers.perceptrons import Layer, backward, forward
+from workers.perceptrons import Descending, Layer, Perceptrons
 from workers.routers.base import Positions, Prediction, Side, mean_outcomes
 from workers.routers.forward import network_outputs
 from workers.routers.labels import most_probable, spread_labels
@@ -117,15 +117,15 @@ class MLP(TrainedRouter):
             parameters[f"bias{layer}"] = np.pad(shift, ((0, 0), (0, 0), (0, more_out)))
         return parameters
 
-    def gradients(self, weights: Tensors, batch: Batch) -> Tensors:
+    def gradients(self, weights: Tensors, batch: Batch, into: Tensors) -> None:
         """Of the squared error, or of the cross-entropy."""
         import torch
 
         with torch.no_grad():
-            inputs, layers = batch.x(), self._layers(weights)
-            states, outputs = forward(inputs, layers)
-            found = backward(inputs, layers, states, self._slopes(outputs, batch))
-        return {f"{kind}{i}": getattr(layer, kind) for i, layer in enumerate(found) for kind in ("weight", "bias")}
+            if "networks" not in batch.kept:
+                batch.kept["networks"] = Descending(self._layers(weights), self._layers(into), batch.index.shape[1])
+            networks, inputs = batch.kept["networks"], batch.x()
+            networks.backward(inputs, self._slopes(networks.outputs(inputs), batch))
 
     def _slopes(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Gradient of the loss by the outputs. Both [B, M, b, outputs]."""
@@ -155,7 +155,7 @@ class MLP(TrainedRouter):
 
     def _forward(self, weights: Tensors, inputs: torch.Tensor) -> torch.Tensor:
         """Outputs [B, b, M, outputs] of inputs [B, b, d]."""
-        return forward(inputs, self._layers(weights))[1].transpose(1, 2)
+        return Perceptrons(self._layers(weights), inputs.shape[1]).outputs(inputs).transpose(1, 2)
 
     def _layers(self, weights: Tensors) -> list[Layer]:
         return [Layer(weights[f"weight{layer}"], weights[f"bias{layer}"]) for layer in range(self.depth)]
