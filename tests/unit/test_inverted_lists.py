@@ -15,6 +15,7 @@ from workers.routers.base import FitJob, resolve_params
 from workers.routers.inverted_lists import InvertedLists, lists_for, recall
 from workers.routers.knn import KNN
 from workers.routers.neighbours import Search, nearest
+from workers.saving import load_router, save_router
 from workers.units import EvaluateUnit, ProtocolOptions
 
 pytest.importorskip("faiss", reason="the extra `faiss` is not installed")
@@ -141,6 +142,21 @@ def test_a_query_whose_lists_hold_too_few_is_searched_exactly(make_side):
     (expected,) = nearest([Search(similarity="cosine", train=train, queries=query, k=8)])
     assert lists.index.search(query.X, 8)[0].min() < -1e30  # faiss's mark of nothing found
     assert (found_by(lists, query, 8, 1) == expected.index).all()
+
+
+def test_a_loaded_router_builds_its_index_once_and_answers_alike(random_sides, tmp_path, monkeypatch):
+    train, queries = random_sides(n_train=600, n_queries=40, dim=12)
+    router = KNN(k=5, index="ivf", nprobe=2, index_from=1).fit(train, np.random.default_rng(0))
+    save_router(router, tmp_path / "router")
+    built = []
+    monkeypatch.setattr(
+        "workers.routers.knn.InvertedLists", lambda *given: built.append(given) or InvertedLists(*given)
+    )
+    loaded = load_router(tmp_path / "router")
+    first, second = loaded.predict(queries), loaded.predict(queries)
+    assert len(built) == 1
+    assert first.scores.tobytes() == second.scores.tobytes() == router.predict(queries).scores.tobytes()
+    assert loaded.n_bytes == router.n_bytes
 
 
 def test_without_faiss_it_says_what_to_install(random_sides, monkeypatch):

@@ -28,7 +28,8 @@ SAMPLED = 1000
 NOISE = 1e-6
 #: Rows that are added at once, so that no second copy of them all is needed.
 ADDED_TOGETHER = 65_536
-#: Iterations of the k-means and training rows for each of its centres: more of either cost more than they find.
+#: Iterations of the k-means and training rows for each of its centres. Ten iterations took three times as long, for a
+#: recall of 0.9998 instead of 0.999 (100 000 drawn rows, 32 lists).
 ITERATIONS, ROWS_PER_CENTRE = 4, 64
 #: Of the k-means and of what is drawn: the same rows give the same lists.
 SEED = 0
@@ -157,7 +158,7 @@ def sampled(n: int) -> Positions:
 
 
 def recall(search: Search, similarity: Floats32) -> float:
-    """The share of found neighbours that are as near as the true k-th (Aumüller et al. 2020, ANN-Benchmarks, 2.1).
+    """The share of found neighbours that are as near as the true k-th (Aumüller et al. 2020, ANN-Benchmarks).
 
     Equally near training queries are equally right, whichever of them the exact search would list.
 

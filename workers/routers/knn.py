@@ -168,9 +168,14 @@ class KNN(Router):
 
     def _kept(self, train: Side, price: float | None) -> Self:
         self.train_, self.price_, self._lists = train, price, None
-        if self.k is not None and self.approximates(k=min(self.k, train.n), n_train=train.n):
-            self._lists = InvertedLists(train, self.similarity)
+        self._index()
         return self
+
+    def _index(self) -> None:
+        """Build the index if one is to answer and there is none, as after a fit or in a router that was loaded."""
+        train, k = self.train_, self.k
+        if self._lists is None and k is not None and self.approximates(k=min(k, train.n), n_train=train.n):
+            self._lists = InvertedLists(train, self.similarity)
 
     def select(self, queries: Side) -> Positions:
         """The model with most of the neighbours' votes. [n]."""
@@ -192,6 +197,7 @@ class KNN(Router):
         return _n_bytes(self.train_) + (self._lists.n_bytes if self._lists else 0)
 
     def _answer(self, queries: Side) -> Prediction | Mixture | Calls | Positions:
+        self._index()
         job = FitJob(router=self, train=self.train_, queries=queries, rng=np.random.default_rng(0), price=self.price_)
         return next(type(self).predict_many([job])).prediction
 
