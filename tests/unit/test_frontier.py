@@ -86,6 +86,17 @@ def test_dominated_models_and_equal_costs_add_no_points() -> None:
     np.testing.assert_allclose(path.scores, [0.8, 0.4])
 
 
+@pytest.mark.parametrize("costs", [[0.0, -0.0], [-0.0, 0.0]])
+def test_zeros_of_either_sign_cost_the_same(costs: list[float]) -> None:
+    assert perfect([[0.5, 0.4]], [costs]).prices.tolist() == [0]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2000])
+def test_prices_are_ordered_as_by_a_stable_sort(n: int) -> None:
+    prices = np.random.default_rng(n).integers(0, 300, n) / 7
+    assert (frontier._stable_order(prices) == np.argsort(prices, kind="stable")).all()
+
+
 def test_one_model_is_one_point() -> None:
     path = perfect([[0.5], [1.0]], [[0.25], [0.75]])
     assert (path.prices.tolist(), path.costs.tolist(), path.scores.tolist()) == ([0], [0.5], [0.75])

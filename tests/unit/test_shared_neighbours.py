@@ -85,6 +85,28 @@ def test_shortlists_are_kept_for_matrices_that_nobody_writes_to_and_go_with_them
     assert len(shortlists._KEPT) == before
 
 
+@pytest.mark.parametrize(("apart", "found"), [(3, [256]), (9, [29, 29])])  # every ninth row is less than a quarter
+def test_what_a_quarter_of_a_block_asks_for_is_found_for_all_of_it(make_side, monkeypatch, apart, found):
+    X = RNG.normal(size=(shortlists.BLOCK, 24))
+    everything = make_side(X / np.linalg.norm(X, axis=1, keepdims=True), RNG.random((256, 3)), RNG.random((256, 3)))
+    everything.matrix.flags.writeable = False
+    sizes = []
+
+    def counted(similarities, reach):
+        sizes.append(len(similarities))
+        return first_columns(similarities, reach)
+
+    monkeypatch.setattr(shortlists, "first_columns", counted)
+    train, validation, test = (
+        replace(everything, rows=rows, embedding_rows=rows)
+        for rows in (np.flatnonzero(np.arange(256) % apart > 1), *(np.arange(i, 256, apart) for i in (0, 1)))
+    )
+    for side in (validation, test):
+        search = Search(similarity="cosine", train=train, queries=side, k=5)
+        assert (answers([search])[0] == searched(search)).all()
+    assert sizes == found
+
+
 def test_the_edge_of_a_shortlist_falls_between_equal_similarities():
     similarities = RNG.integers(0, 6, (40, 60)).astype(np.float32)
     found = first_columns(similarities, 25)

@@ -103,7 +103,5 @@ def _segment(index: npt.NDArray[np.int32], weights: Sequence[Floats], n: int, *,
     if carried:
         values[:, :, 0] = 1.0
         columns[:, :, 0] = (n + np.arange(n_rows)).reshape(b, -1)
-    matrix = csr_array((n_rows, n + n_rows * carried))
-    matrix.data, matrix.indices = values.ravel(), columns.ravel()  # as the constructor would, but for its checks
-    matrix.indptr = np.arange(n_rows + 1, dtype=np.int32) * shape[2]
-    return matrix
+    starts = np.arange(n_rows + 1, dtype=np.int32) * shape[2]
+    return csr_array((values.ravel(), columns.ravel(), starts), shape=(n_rows, n + n_rows * carried))
