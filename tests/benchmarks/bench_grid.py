@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
@@ -234,8 +234,12 @@ def cpu_of_ours(rows: Path, seeds: Sequence[int]) -> float:
     return process_time() - begin
 
 
-def figures() -> list[Figure]:
-    """Two workers beside the faster loop, by the wall clock, and one thread beside one thread, in CPU seconds."""
+def figures(show: Callable[[Round], object] = lambda found: None) -> list[Figure]:
+    """Two workers beside the faster loop, by the wall clock, and one thread beside one thread, in CPU seconds.
+
+    Args:
+        show: Gets every round as soon as it is over.
+    """
     rows, rounds = rows_file(), list[Round]()
     areas: dict[str, list[list[float]]] = {"ours": [], "one by one": []}
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as workers:
@@ -244,6 +248,7 @@ def figures() -> list[Figure]:
         for number in range(ROUNDS):
             pair = list(SEEDS)[WORKERS * number : WORKERS * (number + 1)]
             rounds.append(one_round(rows, pair, workers, areas))
+            show(rounds[-1])
     return summarised(rounds, {f"validation AUC, {name}": float(np.mean(found)) for name, found in areas.items()})
 
 
@@ -274,10 +279,17 @@ def summarised(rounds: Sequence[Round], facts: Mapping[str, float]) -> list[Figu
     ]
 
 
+def show_round(found: Round) -> None:
+    """Print its seconds, and the load."""
+    seconds = {key: getattr(value, "value", value) for key, value in found._asdict().items()}
+    line = {key: round(value, 2) for key, value in {**seconds, "load": os.getloadavg()[0]}.items()}
+    print(json.dumps(line), flush=True)  # noqa: T201
+
+
 def main() -> None:
     """Measure and print."""
     load = os.getloadavg()[0]
-    for found in figures():
+    for found in figures(show_round):
         print(json.dumps(found.as_json(), indent=1), flush=True)  # noqa: T201
     print(json.dumps({"load before and after": [load, os.getloadavg()[0]]}))  # noqa: T201
 
