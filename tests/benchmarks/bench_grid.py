@@ -45,7 +45,7 @@ from workers.routers.mlp import MLP
 from workers.seeding import generator
 from workers.sides import Trial, cost_ratios, hidden, subset, whole
 from workers.splits import split_benchmark
-from workers.training import padded
+from workers.training import one_thread, padded
 from workers.tuning import TuningTask, tune
 from workers.units import ProtocolOptions
 
@@ -175,7 +175,7 @@ def products(trainings: int, train: Side) -> None:
         torch.rand(shape) for shape in ((dim, n_models * hidden), (n_models, hidden, hidden), (n_models, hidden, 2))
     )
     states, slopes = torch.rand(n_models, BATCH, hidden), torch.rand(n_models, BATCH, 2)
-    with threadpool_limits(limits=1):
+    with one_thread():
         for _ in range(trainings * EPOCHS * (train.n // BATCH)):
             for left, right in ((inputs, first), (states, second), (states, third)):
                 left @ right
