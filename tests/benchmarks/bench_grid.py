@@ -17,9 +17,10 @@ figure is one thread beside one thread. Its floor is what the products of matric
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
@@ -44,7 +45,7 @@ from workers.routers.mlp import MLP
 from workers.seeding import generator
 from workers.sides import Trial, cost_ratios, hidden, subset, whole
 from workers.splits import split_benchmark
-from workers.training import padded
+from workers.training import one_thread, padded
 from workers.tuning import TuningTask, tune
 from workers.units import ProtocolOptions
 
@@ -80,7 +81,7 @@ def trials(rows: Path) -> tuple[Trial, ...]:
     return tuple(found)
 
 
-def ours(rows: Path, seeds: Sequence[int]) -> list[list[float]]:
+def ours(rows: Path, seeds: Sequence[int], points: int = POINTS) -> list[list[float]]:
     """Validation AUC of every configuration of each of these seeds, one thread."""
     with threadpool_limits(limits=1):
         tasks = [
@@ -92,7 +93,7 @@ def ours(rows: Path, seeds: Sequence[int]) -> list[list[float]]:
                 n_train=trials(rows)[seed].train.n,
                 root_seed=0,
                 split=seed,
-                options=OPTIONS,
+                options=replace(OPTIONS, tuning_budget=points),
             )
             for seed in seeds
         ]
@@ -174,7 +175,7 @@ def products(trainings: int, train: Side) -> None:
         torch.rand(shape) for shape in ((dim, n_models * hidden), (n_models, hidden, hidden), (n_models, hidden, 2))
     )
     states, slopes = torch.rand(n_models, BATCH, hidden), torch.rand(n_models, BATCH, 2)
-    with threadpool_limits(limits=1):
+    with one_thread():
         for _ in range(trainings * EPOCHS * (train.n // BATCH)):
             for left, right in ((inputs, first), (states, second), (states, third)):
                 left @ right
@@ -193,80 +194,98 @@ class Round(NamedTuple):
     #: Wall seconds, and CPU seconds of the same run.
     loop: Measurement
     loop_cpu: Measurement
-    #: With torch's default number of threads, wall seconds.
-    loop_threads: Measurement
+    #: With more threads, wall seconds.
+    loop_threads: Measurement | None
     #: CPU seconds of the products of matrices alone.
     floor: float
 
 
 def one_round(
-    rows: Path, seeds: Sequence[int], workers: ProcessPoolExecutor, areas: dict[str, list[list[float]]]
+    rows: Path,
+    seeds: Sequence[int],
+    workers: ProcessPoolExecutor,
+    areas: dict[str, list[list[float]]],
+    *,
+    points: int,
+    threads: int,
 ) -> Round:
     """Every side once; adds the areas that both found to `areas`."""
-    trainings, busy, cpu = len(seeds) * POINTS, list[float](), list[float]()
+    trainings, busy, cpu = len(seeds) * points, list[float](), list[float]()
 
     def split() -> None:
-        busy.extend(workers.map(cpu_of_ours, [rows] * len(seeds), [[seed] for seed in seeds]))
+        busy.extend(workers.map(cpu_of_ours, [rows] * len(seeds), [[seed] for seed in seeds], [points] * len(seeds)))
 
     def loop() -> None:
         begin = process_time()
-        areas["one by one"] += alternative(rows, seeds, 1)
+        areas["one by one"] += alternative(rows, seeds, 1, points)
         cpu.append(process_time() - begin)
 
-    one = measured(lambda: areas["ours"].extend(ours(rows, seeds)), process_time)
+    one = measured(lambda: areas["ours"].extend(ours(rows, seeds, points)), process_time)
     two, by_loop = measured(split), measured(loop)
-    threads = measured(partial(alternative, rows, seeds[:1], torch.get_num_threads(), points=1))
+    by_threads = measured(partial(alternative, rows, seeds[:1], threads, points=1)) if threads > 1 else None
     return Round(
         workers=two,
         busiest=max(busy),
         one_thread=one,
         loop=by_loop,
         loop_cpu=replace(by_loop, value=cpu[0]),
-        loop_threads=replace(threads, value=trainings * threads.value),
+        loop_threads=by_threads and replace(by_threads, value=trainings * by_threads.value),
         floor=measured(partial(products, trainings, trials(rows)[seeds[0]].train), process_time).value,
     )
 
 
-def cpu_of_ours(rows: Path, seeds: Sequence[int]) -> float:
+def cpu_of_ours(rows: Path, seeds: Sequence[int], points: int) -> float:
     """CPU seconds of this process."""
     begin = process_time()
-    ours(rows, seeds)
+    ours(rows, seeds, points)
     return process_time() - begin
 
 
-def figures() -> list[Figure]:
-    """Two workers beside the faster loop, by the wall clock, and one thread beside one thread, in CPU seconds."""
+def figures(
+    show: Callable[[Round], object] = lambda found: None, *, points: int = POINTS, threads: int | None = None
+) -> list[Figure]:
+    """Two workers beside the faster loop, by the wall clock, and one thread beside one thread, in CPU seconds.
+
+    Args:
+        show: Gets every round as soon as it is over.
+        points: Configurations on each seed.
+        threads: Of the second loop, by default torch's default; 1 leaves it out.
+    """
+    threads = threads or torch.get_num_threads()
     rows, rounds = rows_file(), list[Round]()
     areas: dict[str, list[list[float]]] = {"ours": [], "one by one": []}
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as workers:
         list(workers.map(ours, [rows] * WORKERS, [[0]] * WORKERS))  # started and warm, as workers are
-        ours(rows, [0])
+        ours(rows, [0], 1)
         for number in range(ROUNDS):
             pair = list(SEEDS)[WORKERS * number : WORKERS * (number + 1)]
-            rounds.append(one_round(rows, pair, workers, areas))
-    return summarised(rounds, {f"validation AUC, {name}": float(np.mean(found)) for name, found in areas.items()})
+            rounds.append(one_round(rows, pair, workers, areas, points=points, threads=threads))
+            show(rounds[-1])
+    return summarised(
+        rounds, threads, {f"validation AUC, {name}": float(np.mean(found)) for name, found in areas.items()}
+    )
 
 
-def summarised(rounds: Sequence[Round], facts: Mapping[str, float]) -> list[Figure]:
+def summarised(rounds: Sequence[Round], threads: int, facts: Mapping[str, float]) -> list[Figure]:
     """Both figures of these rounds."""
-    loops = {1: [each.loop for each in rounds], torch.get_num_threads(): [each.loop_threads for each in rounds]}
-    seconds = {threads: median(run.value for run in runs) for threads, runs in loops.items()}
-    faster = min(seconds, key=lambda threads: seconds[threads])
+    loops = {1: [each.loop for each in rounds], threads: [each.loop_threads or each.loop for each in rounds]}
+    seconds = {number: median(run.value for run in runs) for number, runs in loops.items()}
+    faster = min(seconds, key=lambda number: seconds[number])
     return [
         figure(
             "grid of mlp, two workers",
-            ours=("2 seeds x 5 configurations in two processes of one thread", [each.workers for each in rounds]),
+            ours=("2 seeds in two processes of one thread", [each.workers for each in rounds]),
             against=(f"a torch loop per network, {faster} threads", loops[faster]),
             wanted=5,
             facts={
-                **{f"loop, {threads} threads, s": value for threads, value in seconds.items()},
+                **{f"loop, {number} threads, s": value for number, value in seconds.items()},
                 "busiest worker, CPU s": median(each.busiest for each in rounds),
                 "loop's CPU s over the busiest worker's": median(each.loop_cpu.value / each.busiest for each in rounds),
             },
         ),
         figure(
             "grid of mlp, one thread",
-            ours=("2 seeds x 5 configurations", [each.one_thread for each in rounds]),
+            ours=("2 seeds", [each.one_thread for each in rounds]),
             against=("a torch loop per network, 1 thread", [each.loop_cpu for each in rounds]),
             unit="CPU s",
             facts={"products of matrices alone, CPU s": median(each.floor for each in rounds), **facts},
@@ -274,10 +293,20 @@ def summarised(rounds: Sequence[Round], facts: Mapping[str, float]) -> list[Figu
     ]
 
 
+def show_round(found: Round) -> None:
+    """Print its seconds, and the load."""
+    seconds = {key: getattr(value, "value", value) for key, value in found._asdict().items()}
+    line = {key: value and round(value, 2) for key, value in {**seconds, "load": os.getloadavg()[0]}.items()}
+    print(json.dumps(line), flush=True)  # noqa: T201
+
+
 def main() -> None:
     """Measure and print."""
-    load = os.getloadavg()[0]
-    for found in figures():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=POINTS, help="configurations on each seed")
+    parser.add_argument("--threads", type=int, help="of the second loop; 1 leaves it out; default: torch's")
+    asked, load = parser.parse_args(), os.getloadavg()[0]
+    for found in figures(show_round, points=asked.points, threads=asked.threads):
         print(json.dumps(found.as_json(), indent=1), flush=True)  # noqa: T201
     print(json.dumps({"load before and after": [load, os.getloadavg()[0]]}))  # noqa: T201
 
