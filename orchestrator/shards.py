@@ -1,4 +1,4 @@
-"""How are claimed units cut into shards? By context and router, about a second of work each."""
+"""How are claimed units cut into shards? By context and router, a few seconds of work each."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Pace:
 
     #: Seconds until an unbeaten claim runs out.
     lease: float = 60.0
-    #: Seconds of work in a shard.
-    shard_seconds: float = 1.0
+    #: Seconds of work in a shard: splits that are in one share searches and batches.
+    shard_seconds: float = 4.0
     #: Units in a shard at most; also its size while durations are unknown, if smaller than that.
     shard_units: int = 500
     #: Units in a shard of unknown duration.

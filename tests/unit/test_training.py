@@ -96,3 +96,26 @@ def test_a_training_side_smaller_than_a_batch_trains(make_side, n):
 def test_a_batch_that_is_no_multiple_of_16_is_refused():
     with pytest.raises(ValueError, match="multiple of 16"):
         routers()["mlp"](batch_size=100)
+
+
+def test_numbers_next_to_zero_are_zero_while_a_network_trains_and_only_then(make_side, monkeypatch):
+    import torch
+
+    def tiny():
+        return bool((torch.tensor([1e-40]) * 1.0).item())
+
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot do without them")
+    torch.set_flush_denormal(False)
+    cls, seen = routers()["mlp"], []
+    gradients = cls.gradients
+
+    def watched(self, *arguments):
+        seen.append(tiny())
+        return gradients(self, *arguments)
+
+    monkeypatch.setattr(cls, "gradients", watched)
+    before = tiny()
+    list(cls.predict_many(jobs(cls, everything(make_side), [0], [None], epochs=2)))
+    assert seen and not any(seen)
+    assert before and tiny()
