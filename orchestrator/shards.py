@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from orchestrator.executors.base import IN_FLIGHT
 from orchestrator.plan import PlannedUnit
 from orchestrator.store import Session
-from workers.units import EvaluateUnit, MeasureUnit
+from workers.units import TOGETHER, EvaluateUnit, MeasureUnit
 
 #: What units of like duration agree in: kind, benchmark or embedding, router or encoder.
 DurationKey = tuple[str, str, str]
@@ -24,10 +24,12 @@ class Pace:
     lease: float = 60.0
     #: Seconds of work in a shard: splits that are in one share searches and batches.
     shard_seconds: float = 4.0
+    #: Seconds of work below which a shard is not made smaller for idle workers' sake: what units share is lost then.
+    least_seconds: float = 0.5
     #: Units in a shard at most; also its size while durations are unknown, if smaller than that.
     shard_units: int = 500
     #: Units in a shard of unknown duration.
-    first_units: int = 5
+    first_units: int = TOGETHER
     #: Seconds and units after which results are committed.
     flush_seconds: float = 0.5
     flush_units: int = 2000
@@ -154,9 +156,14 @@ def shard_size(pace: Pace, seconds: float | None, *, waiting: int, workers: int)
         waiting: Units that wait, of whatever kind: with many, a shard need not be small for others to have work.
         workers: Workers that compute at the same time.
     """
-    size = pace.first_units if seconds is None else math.ceil(pace.shard_seconds / max(seconds, 1e-6))
     share = math.ceil(waiting / workers)  # shrinks towards the end, so that no worker idles
-    return max(1, min(size, share, pace.shard_units))
+    if seconds is None:
+        size = min(pace.first_units, share)
+    else:
+        least = int(pace.least_seconds / max(seconds, 1e-6))
+        size = min(math.ceil(pace.shard_seconds / max(seconds, 1e-6)), max(share, least))
+    size = max(1, min(size, pace.shard_units))
+    return size - size % TOGETHER if size > TOGETHER else size  # a rest of a few would share little among them
 
 
 def measured_seconds(session: Session, fingerprints: Sequence[str]) -> dict[DurationKey, float]:

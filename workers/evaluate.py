@@ -24,10 +24,7 @@ from workers.seeding import generator
 from workers.sides import Trial, blinded, cost_ratios, hidden, subset, tuning_trials, whole
 from workers.splits import split_benchmark
 from workers.tuning import Tuned, TuningTask, fit_jobs, tune
-from workers.units import PREFERENCES, EvaluateResult, EvaluateUnit, ProtocolOptions, UnitFailure
-
-#: Units evaluated at once: bounds the memory that tuning holds, 20 configurations' predictions for each unit.
-TOGETHER = 8
+from workers.units import PREFERENCES, TOGETHER, EvaluateResult, EvaluateUnit, ProtocolOptions, UnitFailure
 
 
 def run_evaluate(

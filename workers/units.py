@@ -14,6 +14,10 @@ PREFERENCES: Mapping[str, float] = {"low-cost": 1.0, "balanced": 0.5, "high-perf
 
 Formulation = Literal["utility", "selection"]
 
+#: Units of one router that are evaluated at once: they share searches and batched training. Bounds the memory that
+#: tuning holds, 20 configurations' predictions for each unit.
+TOGETHER = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolOptions:

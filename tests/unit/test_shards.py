@@ -41,7 +41,19 @@ def test_a_shard_is_about_a_second_of_work() -> None:
     units = claimed(100)
     backlog.learn(units[:1], 0.04)
     backlog.extend(units)
-    assert sizes(backlog, workers=1) == [25, 25, 25, 25]
+    # 25 units, less what is not evaluated together with seven others.
+    assert sizes(backlog, workers=1) == [24, 24, 24, 24, 4]
+
+
+def test_a_shard_of_less_than_half_a_second_is_not_cut_for_idle_workers() -> None:
+    backlog = Backlog(PACE)
+    units = claimed(20)
+    backlog.learn(units[:1], 0.1)
+    backlog.extend(units)
+    assert sizes(backlog, workers=4) == [5, 5, 5, 5]
+    backlog.learn(units[:1], 100.0)
+    backlog.extend(units[:6])
+    assert sizes(backlog, workers=4) == [1] * 6
 
 
 def test_a_unit_that_took_its_worker_down_travels_alone_after_the_others() -> None:
