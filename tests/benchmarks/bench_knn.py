@@ -40,7 +40,8 @@ from workers.embed import normalized, unique_inputs
 from workers.encoders.base import make_encoder
 from workers.evaluate import run_evaluate
 from workers.routers.base import routers
-from workers.routers.knn import KNN, Weights
+from workers.routers.knn import KNN
+from workers.routers.neighbour_answers import Weights
 from workers.routers.shortlists import Floats32
 from workers.units import EvaluateResult, EvaluateUnit, ProtocolOptions
 

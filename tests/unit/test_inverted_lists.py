@@ -149,9 +149,10 @@ def test_a_loaded_router_builds_its_index_once_and_answers_alike(random_sides, t
     router = KNN(k=5, index="ivf", nprobe=2, index_from=1).fit(train, np.random.default_rng(0))
     save_router(router, tmp_path / "router")
     built = []
-    monkeypatch.setattr(
-        "workers.routers.knn.InvertedLists", lambda *given: built.append(given) or InvertedLists(*given)
-    )
+    for module in ("knn", "neighbour_answers"):
+        monkeypatch.setattr(
+            f"workers.routers.{module}.InvertedLists", lambda *given: built.append(given) or InvertedLists(*given)
+        )
     loaded = load_router(tmp_path / "router")
     first, second = loaded.predict(queries), loaded.predict(queries)
     assert len(built) == 1
