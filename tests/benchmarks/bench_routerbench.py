@@ -12,14 +12,19 @@ second figure is without Ray (`--executor local`). Our `mlp` trains as it does b
 than scikit-learn's; with `--steps` another figure has no fewer steps of Adam than scikit-learn's networks took.
 
 The loop runs once, on as many threads as scikit-learn takes. Areas of both sides are printed.
+
+With ROADTEST_ROUTERBENCH=/path/to/a/checkout of github.com/withmartian/routerbench its own code evaluates the same rows
+on the same splits too, once: the six routers with LinearSVR for ridge, the 32 prices alone, no exact path.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -30,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge
@@ -38,7 +44,7 @@ from sklearn.neural_network import MLPRegressor
 from threadpoolctl import threadpool_limits
 
 from tests.benchmarks.bench_grid import rows_file, table
-from tests.benchmarks.measuring import RUNS, Figure, Measurement, figure, measured
+from tests.benchmarks.measuring import RUNS, Figure, Measurement, NotMeasuredError, figure, measured, observed
 from tests.runs import roadtest, select
 from workers.benchmarks.base import Benchmark, Floats
 from workers.benchmarks.load import load_benchmark
@@ -54,16 +60,20 @@ NETWORKS = {"mlp@100": (100,), "mlp@100-100": (100, 100)}
 #: scikit-learn's batch size, and ours, which must be a multiple of 16.
 BATCH, OUR_BATCH = 200, 192
 SEED = 1234
+VARIABLE = "ROADTEST_ROUTERBENCH"
 #: Of the networks, which scikit-learn divides by the number of rows, and of ridge.
 ALPHA, TYPICAL_ROWS, ALPHA_RIDGE = 1e-4, 1000, 1.0
+
+
+#: `auc_path` by set and router.
+Areas = dict[tuple[str, str], float]
 
 
 @dataclass
 class Loop:
     """What the usual way finds."""
 
-    #: `auc_path` by set and router.
-    areas: dict[tuple[str, str], float] = field(default_factory=dict)
+    areas: Areas = field(default_factory=dict)
     #: Mean steps of Adam of a network by set and router.
     steps: dict[tuple[str, str], float] = field(default_factory=dict)
 
@@ -192,10 +202,56 @@ def ours(folder: Path, *options: str) -> Measurement:
     return measured(partial(roadtest, "run", "sweep.yaml", *options, cwd=folder, env=_env(), timeout=3600))
 
 
-def areas_of(folder: Path) -> dict[tuple[str, str], float]:
+def areas_of(folder: Path) -> Areas:
     """`auc_path` by set and router."""
     rows = select(folder, "SELECT benchmark, router, auc_path_mean FROM leaderboard WHERE sweep = 'sweep'")
     return {(benchmark.rpartition("/")[2], router): area for benchmark, router, area in rows}
+
+
+def written(folder: Path, benchmark: Benchmark, X: Floats, sets: Sequence[str]) -> None:
+    """RouterBench's wide tables of our splits, and the rows of their prompts."""
+    wide = pd.concat(pd.read_csv(path) for path in sorted((table().parents[1] / "raw/routerbench").glob("*.csv")))
+    scores = [model.name for model in benchmark.models]
+    wide = wide.dropna(subset=scores).drop_duplicates("sample_id")
+    wide = wide.set_index("rb_" + wide["sample_id"])
+    place = {query: row for row, query in enumerate(benchmark.queries)}
+    for task in sets:
+        some = benchmark.restrict(tasks=[task])
+        split = split_benchmark(some, 0)
+        (folder / task).mkdir()
+        for side, rows in (("train", split.train), ("test", split.test)):
+            ids = [some.queries[row] for row in rows if some.queries[row] in wide.index]
+            wide.loc[ids].to_csv(folder / task / f"{side}.csv", index=False)
+    np.save(folder / "rows.npy", X)
+    (folder / "rows.json").write_text(json.dumps({wide.at[id, "prompt"]: place[id] for id in wide.index}))
+
+
+def own_code(checkout: str, benchmark: Benchmark, X: Floats, sets: Sequence[str]) -> tuple[Measurement, Areas]:
+    """RouterBench's own evaluation: seconds, and `auc_path` over its 32 prices by set and router."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="rt-bench-") as scratch:
+        written(Path(scratch), benchmark, X, sets)
+        command = [sys.executable, str(Path(__file__).with_name("routerbench_side.py")), checkout, scratch]
+
+        def seconds() -> float:
+            ran = subprocess.run(command, capture_output=True, text=True)
+            if ran.returncode:
+                said = (ran.stderr.strip() or "no message").splitlines()[-1]
+                raise NotMeasuredError(f"{VARIABLE}={checkout}: {said}")
+            found.update(json.loads(ran.stdout))
+            return float(found["seconds"])
+
+        measurement = observed(seconds)
+    path_areas: Areas = {}
+    for task, points in found["points"].items():
+        c_ref = benchmark.restrict(tasks=[task]).c_ref
+        for name in {point[0] for point in points}:
+            path = sorted((pays, cost / c_ref, score) for router, pays, cost, score in points if router == name)
+            pays, costs, scores = np.array(path).T
+            path_areas[task, name] = areas.auc_path(
+                Frontier(costs=costs[::-1], scores=scores[::-1], prices=1 / pays[::-1])
+            )
+    return measurement, path_areas
 
 
 def figures(
@@ -208,34 +264,48 @@ def figures(
     with threadpool_limits(limits=threads):
         slow = measured(lambda: found.append(usual(benchmark, X, sets)))
     [loop] = found
+    others = [("", "scikit-learn loop", slow, loop.areas)]
+    if checkout := os.environ.get(VARIABLE):
+        others.append((", its own code", "its own code, 32 prices", *own_code(checkout, benchmark, X, sets)))
     home = primed()
 
-    def against(name: str, routers: Sequence[Mapping[str, Any]], *options: str, **wanted: float) -> Figure:
+    def against(name: str, routers: Sequence[Mapping[str, Any]], *options: str, **wanted: float) -> list[Figure]:
         (home / "sweep.yaml").write_text(yaml.safe_dump(sweep("sweep", sets, routers)))
-        taken, mine = [], {}
+        taken: list[Measurement] = []
+        mine: Areas = {}
         for _ in range(runs):
             with tempfile.TemporaryDirectory(prefix="rt-bench-") as scratch:
                 folder = Path(scratch) / "home"
                 shutil.copytree(home, folder)
                 taken.append(ours(folder, *options))
                 mine = areas_of(folder)
-        differences = {" ".join(key): mine[key] - theirs for key, theirs in loop.areas.items()}
-        facts = {
-            "sets": ", ".join(sets),
-            "auc_path, ours minus theirs, mean": float(np.mean(list(differences.values()))),
-            "auc_path, ours minus theirs": ", ".join(f"{key} {value:+.2f}" for key, value in differences.items()),
-        }
         said = " ".join(["`roadtest run`", *options])
-        return figure(name, ours=(said, taken), against=("scikit-learn loop", [slow]), facts=facts, **wanted)
+        return [
+            figure(
+                f"RouterBench's evaluation{other}{name}",
+                ours=(said, taken),
+                against=(theirs, [seconds]),
+                facts=differences(sets, mine, path_areas),
+                **wanted,
+            )
+            for other, theirs, seconds, path_areas in others
+        ]
 
-    listed = [
-        against("RouterBench's evaluation", same_work(), wanted=20.0),
-        against("RouterBench's evaluation, no Ray", same_work(), "--executor", "local"),
-    ]
+    listed = [*against("", same_work(), wanted=20.0), *against(", no Ray", same_work(), "--executor", "local")]
     if steps:
         of = {name: epochs(benchmark, loop, sets, name) for name in NETWORKS}
-        listed.append(against("RouterBench's evaluation, equal steps", same_work(of)))
+        listed += against(", equal steps", same_work(of))
     return listed
+
+
+def differences(sets: Sequence[str], mine: Areas, theirs: Areas) -> dict[str, Any]:
+    """Areas of both sides, set against each other."""
+    found = {" ".join(key): mine[key] - area for key, area in theirs.items()}
+    return {
+        "sets": ", ".join(sets),
+        "auc_path, ours minus theirs, mean": float(np.mean(list(found.values()))),
+        "auc_path, ours minus theirs": ", ".join(f"{key} {value:+.2f}" for key, value in found.items()),
+    }
 
 
 def main() -> None:
