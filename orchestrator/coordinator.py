@@ -170,7 +170,8 @@ class Coordinator:
         while len(self._flights) < IN_FLIGHT * self.executor.workers:
             if self._backlog.starved:
                 self._claim()
-            units = self._backlog.next_units(workers=self.executor.workers, idle=not self._flights)
+            left = self._number(State.READY, State.INVALIDATED)
+            units = self._backlog.next_units(workers=self.executor.workers, idle=not self._flights, left=left)
             if not units:
                 break
             self._submit(units)

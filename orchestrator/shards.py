@@ -25,7 +25,7 @@ class Pace:
     #: Seconds of work in a shard: splits that are in one share searches and batches.
     shard_seconds: float = 4.0
     #: Seconds of work below which a shard is not made smaller for idle workers' sake: what units share is lost then.
-    least_seconds: float = 0.5
+    least_seconds: float = 1.0
     #: Units in a shard at most; also its size while durations are unknown, if smaller than that.
     shard_units: int = 500
     #: Units in a shard of unknown duration.
@@ -111,16 +111,17 @@ class Backlog:
         expected = self._seconds.get(_duration_key(units[0].planned), timeout)
         return timeout + (len(units) - 1) * min(PATIENCE * expected, timeout)
 
-    def next_units(self, *, workers: int, idle: bool) -> tuple[Claimed, ...]:
+    def next_units(self, *, workers: int, idle: bool, left: int = 0) -> tuple[Claimed, ...]:
         """Cut the next shard off: units of one context and router, about `shard_seconds` of work; empty if none may go.
 
         Args:
             workers: Workers that compute at the same time.
             idle: Whether no shard is out.
+            left: Units that nobody has claimed yet.
         """
         if self._families:
             family, units = next(iter(self._families.items()))
-            size = min(len(units), self._size(units[0].planned, workers=workers))
+            size = evenly(len(units), self._size(units[0].planned, workers=workers, waiting=self._n + left))
             shard = tuple(units.popleft() for _ in range(size))
             if not units:
                 del self._families[family]
@@ -134,17 +135,21 @@ class Backlog:
         return shard
 
     def appetite(self, *, workers: int, left: int) -> int:
-        """Units to claim at once: a few shards for each worker, and no more than half of what is left to all."""
+        """Units to claim at once: two shards for each place at a worker, at most half of what is left to all.
+
+        But enough for one shard in each place that is evaluated at once: what is claimed bit by bit shares little.
+        """
         if self._recent is None:
             shard = self._pace.first_units
         else:
             shard = min(math.ceil(self._pace.shard_seconds / max(self._recent, 1e-6)), self._pace.shard_units)
-        return max(2 * workers, min(left // 2, 2 * IN_FLIGHT * workers * shard))
+        places = IN_FLIGHT * workers
+        return max(places * min(shard, TOGETHER), min(left // 2, 2 * places * shard))
 
-    def _size(self, planned: PlannedUnit, *, workers: int) -> int:
+    def _size(self, planned: PlannedUnit, *, workers: int, waiting: int) -> int:
         if planned.kind == "embed":
             return 1
-        return shard_size(self._pace, self._seconds.get(_duration_key(planned)), waiting=self._n, workers=workers)
+        return shard_size(self._pace, self._seconds.get(_duration_key(planned)), waiting=waiting, workers=workers)
 
 
 def shard_size(pace: Pace, seconds: float | None, *, waiting: int, workers: int) -> int:
@@ -153,7 +158,8 @@ def shard_size(pace: Pace, seconds: float | None, *, waiting: int, workers: int)
     Args:
         pace: How long and how large a shard may be.
         seconds: That a unit takes, if known.
-        waiting: Units that wait, of whatever kind: with many, a shard need not be small for others to have work.
+        waiting: Units that wait, claimed or not and of whatever kind: with many, a shard need not be small for others
+            to have work.
         workers: Workers that compute at the same time.
     """
     share = math.ceil(waiting / workers)  # shrinks towards the end, so that no worker idles
@@ -162,8 +168,18 @@ def shard_size(pace: Pace, seconds: float | None, *, waiting: int, workers: int)
     else:
         least = int(pace.least_seconds / max(seconds, 1e-6))
         size = min(math.ceil(pace.shard_seconds / max(seconds, 1e-6)), max(share, least))
-    size = max(1, min(size, pace.shard_units))
-    return size - size % TOGETHER if size > TOGETHER else size  # a rest of a few would share little among them
+    return max(1, min(size, pace.shard_units))
+
+
+def evenly(n: int, size: int) -> int:
+    """Units of the first of the fewest shards of at most `size` that hold `n` of one family, all about as large.
+
+    Above `TOGETHER`, whole groups of it: a rest of a few would share little among them.
+    """
+    if size > TOGETHER:
+        size -= size % TOGETHER
+    even = math.ceil(n / math.ceil(n / size))
+    return min(n, math.ceil(even / TOGETHER) * TOGETHER) if even > TOGETHER else even
 
 
 def measured_seconds(session: Session, fingerprints: Sequence[str]) -> dict[DurationKey, float]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -34,6 +35,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Ended(code=int(ended.value.code or 0), out=shown.out, err=shown.err)
 
     yield call
+    gc.unfreeze()
     for handler in log.handlers:
         handler.close()
     log.handlers.clear()

@@ -1,5 +1,7 @@
 """A local Ray that is slow to start is tried once more; it lives in one thread, by which the kernel ends it."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -78,3 +80,25 @@ def test_whoever_waits_for_a_connection_is_told_why_there_is_none(monkeypatch):
         with pytest.raises(RunError, match="no room"):
             connection.wait()
     connection.join()
+
+
+@pytest.mark.slow
+def test_a_local_ray_has_the_daemons_that_it_cannot_do_without_and_no_others():
+    """A process of its own: Ray is there once in a process's life."""
+    code = """
+import psutil
+from orchestrator import cluster
+connection = cluster.Connection(None, workers=1)
+assert connection.wait()
+for child in psutil.Process().children():
+    print(" ".join(child.cmdline()))
+connection.close()
+connection.join()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    for daemon in ("gcs_server", "raylet/raylet"):
+        assert daemon in ended.stdout
+    for daemon in ("dashboard/dashboard.py", "log_monitor.py", "autoscaler/_private/monitor.py"):
+        assert daemon not in ended.stdout

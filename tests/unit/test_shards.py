@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.plan import PlannedUnit
-from orchestrator.shards import PATIENCE, Backlog, Claimed, Pace
+from orchestrator.shards import PATIENCE, Backlog, Claimed, Pace, evenly
 from tests.tiny import tiny_plan
 
 PACE = Pace(shard_seconds=1.0, shard_units=500, first_units=5)
@@ -33,7 +33,7 @@ def test_a_shard_holds_units_of_one_router_and_shrinks_towards_the_end() -> None
     backlog = Backlog(PACE)
     backlog.extend(claimed(8, routers=2))
     # Nothing is known of their duration: five at most, and never more than a worker's share of all that is left.
-    assert sizes(backlog) == [5, 3, 4, 2, 1, 1]
+    assert sizes(backlog) == [4, 4, 4, 2, 1, 1]
 
 
 def test_a_shard_is_about_a_second_of_work() -> None:
@@ -42,18 +42,46 @@ def test_a_shard_is_about_a_second_of_work() -> None:
     backlog.learn(units[:1], 0.04)
     backlog.extend(units)
     # 25 units, less what is not evaluated together with seven others.
-    assert sizes(backlog, workers=1) == [24, 24, 24, 24, 4]
+    assert sizes(backlog, workers=1) == [24, 24, 24, 16, 12]
 
 
-def test_a_shard_of_less_than_half_a_second_is_not_cut_for_idle_workers() -> None:
+def test_a_shard_of_less_than_a_second_is_not_cut_for_idle_workers() -> None:
     backlog = Backlog(PACE)
     units = claimed(20)
-    backlog.learn(units[:1], 0.1)
+    backlog.learn(units[:1], 0.2)
     backlog.extend(units)
     assert sizes(backlog, workers=4) == [5, 5, 5, 5]
     backlog.learn(units[:1], 100.0)
     backlog.extend(units[:6])
     assert sizes(backlog, workers=4) == [1] * 6
+
+
+def test_a_shard_is_not_smaller_while_others_may_still_be_claimed() -> None:
+    backlog = Backlog(PACE)
+    backlog.extend(claimed(4))
+    assert [len(backlog.next_units(workers=2, idle=True, left=left)) for left in (10, 0)] == [4, 0]
+    backlog.extend(claimed(4))
+    assert len(backlog.next_units(workers=2, idle=True, left=0)) == 2
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "sizes"),
+    [
+        (10, 8, [5, 5]),
+        (24, 8, [8, 8, 8]),
+        (20, 8, [7, 7, 6]),
+        (118, 80, [64, 54]),  # 8 and 7 groups of eight
+        (118, 87, [64, 54]),
+        (3, 8, [3]),
+        (3, 1, [1, 1, 1]),
+    ],
+)
+def test_a_family_is_cut_evenly_and_into_whole_groups(n: int, size: int, sizes: list[int]) -> None:
+    found = []
+    while n:
+        found.append(evenly(n, size))
+        n -= found[-1]
+    assert found == sizes
 
 
 def test_a_unit_that_took_its_worker_down_travels_alone_after_the_others() -> None:
@@ -80,8 +108,8 @@ def test_a_unit_that_ran_out_of_memory_waits_until_nothing_is_out() -> None:
         (None, 10_000, 2 * 2 * 2 * 5),  # two shards of five for each place at two workers
         (0.1, 10_000, 2 * 2 * 2 * 10),
         (1e-9, 10_000, 2 * 2 * 2 * 500),
-        (0.1, 40, 20),  # half of what is left: others want some too
-        (0.1, 2, 4),
+        (0.1, 120, 60),  # half of what is left: others want some too
+        (0.1, 40, 2 * 2 * 8),  # but eight for each place, which are evaluated at once
         (30.0, 10_000, 2 * 2 * 2),
     ],
 )
