@@ -44,7 +44,7 @@ _SMALL: Mapping[str, Any] = {
     ],
     "seeds": 10,
     "protocol": {"bootstrap": 20, "tuning_budget": 6},
-    "resources": {"evaluate": {"timeout": 15.0, "memory": 1_000_000_000}},
+    "resources": {"evaluate": {"timeout": 6.0, "memory": 1_000_000_000}},
 }
 _LARGE: Mapping[str, Any] = {
     "name": "chaos",
