@@ -148,7 +148,9 @@ def test_a_killed_run_is_finished_by_the_same_command(
     assert code in {-signum, 3, 0}, (tmp_path / "killed.txt").read_text()
     if signum == signal.SIGINT and before[0] >= 0 and code == 3:
         assert select(tmp_path, "SELECT * FROM unit WHERE state = 'running'") == []
-    _gone, alive = psutil.wait_procs(family, timeout=ORPHANS_GONE)
+    until = time.monotonic() + ORPHANS_GONE
+    while (alive := [each for each in family if _stays(each)]) and time.monotonic() < until:
+        time.sleep(0.1)
     assert not alive, f"left behind: {alive}"
 
     run(sweep, *options)
@@ -161,5 +163,12 @@ def test_a_killed_run_is_finished_by_the_same_command(
 
 def _descendants(pid: int) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
-        return [child for child in psutil.Process(pid).children(recursive=True) if child.name() not in SLOW_TO_GO]
+        return psutil.Process(pid).children(recursive=True)
     return []
+
+
+def _stays(process: psutil.Process) -> bool:
+    """Whether it is there and not known to be slow; an agent has its name only once it is at work."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and psutil.Process(process.pid).name() not in SLOW_TO_GO
+    return False

@@ -23,7 +23,8 @@ from tests.runs import (
     write_sweep,
 )
 
-SEEDS = 6
+#: So many that both nodes still have shards when the first results are seen.
+SEEDS = 16
 UNITS = 8 * SEEDS
 
 
