@@ -20,10 +20,11 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/roadtest run sweeps/demo.yaml
 
-# In the order of folders, so that the long acceptance tests do not come last and leave one worker idle.
+# In the order of folders, so that the long acceptance tests do not come last and leave one worker idle. One thread each: two
+# test processes share what CI has, and threads that wait for each other spin.
 test: setup
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .
