@@ -30,7 +30,7 @@ from workers.units import EvaluateResult, EvaluateUnit, ProtocolOptions
 pytestmark = pytest.mark.slow
 
 SHARED = Path(os.environ.get("ROADTEST_SHARED", Path(__file__).parents[3] / "shared"))
-SPLITS = 8
+SPLITS = 10
 ALPHA = 0.05
 #: Routers that learn from embeddings, neither online, privileged nor blind to queries.
 LEARNED = sorted(

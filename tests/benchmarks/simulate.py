@@ -29,7 +29,7 @@ import numpy as np
 
 from orchestrator.environment import facts
 from orchestrator.executors.base import IN_FLIGHT
-from orchestrator.shards import Pace, shard_size
+from orchestrator.shards import Pace, evenly, shard_size
 from orchestrator.store import open_store
 from tests.benchmarks.bench_orchestration import run_units
 
@@ -71,7 +71,8 @@ def simulate(seconds: Sequence[float], workers: int, costs: Costs, families: int
             if held[worker] >= IN_FLIGHT:
                 return
             units = waiting[0]
-            size = min(len(units), shard_size(Pace(), typical, waiting=sum(map(len, waiting)), workers=workers))
+            most = shard_size(Pace(), typical, waiting=sum(map(len, waiting)), workers=workers)
+            size = evenly(len(units), most)
             shard, waiting[0] = units[:size], units[size:]
             if not waiting[0]:
                 waiting.popleft()
