@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +27,8 @@ log = logging.getLogger("roadtest.cluster")
 OBJECT_STORE_BYTES = 200_000_000
 #: Seconds that one request to the Jobs API may take.
 REQUEST_SECONDS = 30.0
+#: Seconds that a raylet may take to register, as long as Ray itself waits.
+RAYLET_SECONDS = 30.0
 
 
 def _settle() -> None:
@@ -96,26 +98,58 @@ def _start(workers: int | None) -> None:
 
 @contextmanager
 def _few_daemons() -> Iterator[dict[str, Any]]:
-    """What lets `ray.init` do without its dashboard's server, autoscaler and log monitor, which nobody asks here.
+    """What lets `ray.init` do without daemons that nobody asks here, and see at once that its raylet is there.
 
-    They take a third of the time in which a local Ray starts, nearly all of that in which it ends, and 170 MB. No
-    public switch leaves them out. Without a dashboard its server starts all the same, but not on a port that is taken,
-    of which Ray then complains to nobody; the other two are parameters that `ray.init` does not pass on.
+    No public switch does (docs/design/local-ray.md). Without a dashboard its server starts all the same, but not on a
+    port that is taken, of which Ray then complains to nobody; the rest are names of Ray's own that are other ones for
+    the while. A Ray that lacks one of them starts without it, slower.
     """
-    from ray._private import parameter
+    from ray._private import parameter, services, utils
 
-    complaints, made = logging.getLogger("ray._private.services"), parameter.RayParams
-    level, known = complaints.level, inspect.signature(made).parameters
-    without = {"no_monitor": True, "include_log_monitor": False}
-    with socket.socket() as taken:
+    complaints = logging.getLogger("ray._private.services")
+    level = complaints.level
+    with socket.socket() as taken, ExitStack() as stack:
         taken.bind(("127.0.0.1", 0))
+        stack.callback(complaints.setLevel, level)
         complaints.setLevel(logging.CRITICAL)
-        parameter.RayParams = partial(made, **{name: value for name, value in without.items() if name in known})
-        try:
-            yield {"include_dashboard": False, "dashboard_port": taken.getsockname()[1]}
-        finally:
-            parameter.RayParams = made
-            complaints.setLevel(level)
+        for module, name, other in (
+            (parameter, "RayParams", _without_monitors),
+            (utils, "get_dashboard_dependency_error", _small_agent),
+            (services, "get_node", _prompt),
+        ):
+            if hasattr(module, name):
+                made = getattr(module, name)
+                stack.callback(setattr, module, name, made)
+                setattr(module, name, other(made))
+        yield {"include_dashboard": False, "dashboard_port": taken.getsockname()[1]}
+
+
+def _without_monitors(made: type) -> Any:
+    """Ray's parameters with neither autoscaler nor log monitor."""
+    known = inspect.signature(made).parameters
+    without = {"no_monitor": True, "include_log_monitor": False}
+    return partial(made, **{name: value for name, value in without.items() if name in known})
+
+
+def _small_agent(_made: Callable[[], Any]) -> Any:
+    """What lets the raylet's agent be that of a Ray without the extra `default`, which imports and serves little."""
+    return lambda: ImportError("not asked for")
+
+
+def _prompt(made: Callable[[str, str], Any]) -> Any:
+    """Ask for a node once it is registered: Ray looks, sleeps a second, and looks again."""
+    from ray._private import services, state
+
+    def get_node(gcs_address: str, node_id: str) -> Any:
+        with suppress(AttributeError):  # of another Ray
+            nodes = state.GlobalState()
+            nodes._initialize_global_state(services._get_gcs_client_options(gcs_address))
+            until = time.monotonic() + RAYLET_SECONDS
+            while time.monotonic() < until and all(node["NodeID"] != node_id for node in nodes.node_table()):
+                time.sleep(0.02)
+        return made(gcs_address, node_id)
+
+    return get_node
 
 
 def own_daemons() -> list[psutil.Process]:

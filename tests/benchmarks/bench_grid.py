@@ -121,6 +121,8 @@ def network(train: Side, model: int, queries: Floats, config: dict[str, Any]) ->
         torch.nn.ReLU(),
         torch.nn.Linear(100, 2),
     )
+    for parameter in net[-1].parameters():  # as in ours: a network starts at its model's mean outcomes
+        torch.nn.init.zeros_(parameter)
     adam = torch.optim.Adam(net.parameters(), lr=config["learning_rate"], weight_decay=config["weight_decay"])
     for _ in range(EPOCHS):
         for inputs, wanted in minibatches(X, y):

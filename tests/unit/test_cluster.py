@@ -88,8 +88,12 @@ def test_a_local_ray_has_the_daemons_that_it_cannot_do_without_and_no_others():
     code = """
 import psutil
 from orchestrator import cluster
+from ray._private import parameter, services, utils
+names = [(parameter, "RayParams"), (utils, "get_dashboard_dependency_error"), (services, "get_node")]
+made = [getattr(*name) for name in names]
 connection = cluster.Connection(None, workers=1)
 assert connection.wait()
+assert [getattr(*name) for name in names] == made
 for child in psutil.Process().children():
     print(" ".join(child.cmdline()))
 connection.close()
@@ -102,3 +106,4 @@ connection.join()
         assert daemon in ended.stdout
     for daemon in ("dashboard/dashboard.py", "log_monitor.py", "autoscaler/_private/monitor.py"):
         assert daemon not in ended.stdout
+    assert "dashboard/agent.py" in ended.stdout and "--minimal" in ended.stdout
