@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from orchestrator.analysis.corrected_t import detectable_factor
 from orchestrator.analysis.verdicts import ALPHA
@@ -44,7 +44,9 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of Wilson 1927."""
-        found = stats.binomtest(self.hits, self.repetitions).proportion_ci(0.95, method="wilson")
+        from scipy.stats import binomtest
+
+        found = binomtest(self.hits, self.repetitions).proportion_ci(0.95, method="wilson")
         return float(found.low), float(found.high)
 
 
@@ -179,7 +181,7 @@ def _calibrated(
     margin: float,
 ) -> Calibrated:
     """One design; arrays are over its repetitions. The tests are those of `corrected_t`, many at once."""
-    two_sided, one_sided = stats.t.ppf(1 - ALPHA / 2, k - 1), stats.t.ppf(1 - ALPHA, k - 1)
+    two_sided, one_sided = stdtrit(k - 1, 1 - ALPHA / 2), stdtrit(k - 1, 1 - ALPHA)
     se = sd * math.sqrt(1 / k + ratio)
     typical_se = _root_mean_square(se)
     given = margin * typical_se
@@ -201,7 +203,7 @@ def _calibrated(
         "power_at_detectable": rejects(detectable),
     }
     if bootstrap_sd is not None:
-        hits["coverage_bootstrap"] = np.abs(mean) <= stats.norm.ppf(0.975) * bootstrap_sd
+        hits["coverage_bootstrap"] = np.abs(mean) <= ndtri(0.975) * bootstrap_sd
     return Calibrated(
         router=router,
         n=n,

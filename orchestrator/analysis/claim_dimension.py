@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from orchestrator.analysis.claim import Claim, Scatter, counted, not_measured, suite_of
 from orchestrator.analysis.labels import LabelTable
@@ -122,7 +121,7 @@ def _scatter(claim: str, needs: str, points: Sequence[Point], x_title: str, y_ti
         listed = "; ".join(f"{name}: {x:.3g} and {signed(y, 3)}" for name, x, y, _ in points)
         found = f"{x_title} and {y_title}: {listed}" if len(points) <= PATTERN else number
         return Claim(claim=claim, found=found, verdict=f"open: {number} show no pattern", scatter=scatter)
-    rho = float(stats.spearmanr(table["x"], table["y"])[0])
+    rho = float(table["x"].corr(table["y"], method="spearman"))
     way = "the claimed way" if rho and (rho > 0) == rising else "not the claimed way"
     return Claim(
         claim=claim,

@@ -9,7 +9,7 @@ from itertools import permutations, product
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import pandas as pd
 
 from orchestrator.errors import AnalysisError
 
@@ -54,7 +54,7 @@ def concordance(values: npt.ArrayLike, rng: np.random.Generator, *, draws: int =
     if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
         raise AnalysisError(f"concordance needs 2 rankings of 2 or more without a gap, not {table.shape}.")
     n, k = table.shape
-    ranks = np.asarray(stats.rankdata(-table.round(9), axis=1), dtype=np.float64)
+    ranks = pd.DataFrame(-table.round(9)).rank(axis=1).to_numpy(np.float64)
     centred = ranks - (k + 1) / 2
     most = n * float((centred**2).sum())
     if not most:

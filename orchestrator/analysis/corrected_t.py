@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtr
 
 from orchestrator.analysis.t_mean import TMean, detectable_errors, interval, statistic
 from orchestrator.errors import AnalysisError
@@ -78,7 +78,7 @@ def nadeau_bengio(
         sd = 0.0
     se = sd * math.sqrt(1 / k + ratio)
     t = statistic(mean, se)
-    p = float(2 * stats.t.sf(abs(t), k - 1))
+    p = float(2 * stdtr(k - 1, -abs(t)))
     ci95, ci90 = (interval(mean, se, k - 1, level) for level in (0.95, 0.9))
     return CorrectedTest(k=k, ratio=ratio, mean=mean, sd=sd, se=se, t=t, p=p, ci95=ci95, ci90=ci90)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy.special import stdtr
 
 from orchestrator.analysis.corrected_t import CorrectedTest
 
@@ -36,5 +36,5 @@ def posterior(test: CorrectedTest, margin: float) -> Posterior:
         return Posterior(
             better=float(test.mean > margin), rope=float(abs(test.mean) <= margin), worse=float(test.mean < -margin)
         )
-    above, below = (float(stats.t.sf((margin - x) / test.se, test.df)) for x in (test.mean, -test.mean))
+    above, below = (float(stdtr(test.df, (x - margin) / test.se)) for x in (test.mean, -test.mean))
     return Posterior(better=above, rope=max(0.0, 1.0 - above - below), worse=below)

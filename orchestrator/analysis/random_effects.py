@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy.special import stdtr
 
 from orchestrator.analysis.t_mean import TMean, detectable_errors, interval, statistic
 from orchestrator.errors import AnalysisError
@@ -86,7 +86,7 @@ def random_effects(effects: npt.ArrayLike, variances: npt.ArrayLike) -> RandomEf
         tau=math.sqrt(tau2),
         q=q,
         t=t,
-        p=float(2 * stats.t.sf(abs(t), n - 1)),
+        p=float(2 * stdtr(n - 1, -abs(t))),
         ci95=interval(mean, se, n - 1, 0.95),
         ci90=interval(mean, se, n - 1, 0.9),
         prediction=interval(mean, math.hypot(math.sqrt(tau2), se), n - 1, 0.95),
@@ -113,4 +113,6 @@ def paule_mandel(effects: Floats, variances: Floats) -> float:
 
     if excess(0.0) <= 0:
         return 0.0
-    return float(optimize.brentq(excess, 0.0, most, xtol=1e-14 * most, rtol=8.9e-16, maxiter=500))
+    from scipy.optimize import brentq
+
+    return float(brentq(excess, 0.0, most, xtol=1e-14 * most, rtol=8.9e-16, maxiter=500))

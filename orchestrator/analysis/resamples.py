@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import ndtri
 
 from orchestrator.errors import AnalysisError
 
@@ -57,7 +57,7 @@ def paired_bootstrap(
     if len(draws) < 2:
         raise AnalysisError("fewer than two resamples of this pair have a test query, so they have no spread.")
     estimate, sd = float(np.mean(np.asarray(estimates, dtype=np.float64))), float(draws.std(ddof=1))
-    half = float(stats.norm.ppf(0.975)) * sd
+    half = float(ndtri(0.975)) * sd
     return Bootstrapped(
         estimate=estimate,
         sd=sd,

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from scipy import stats
+from scipy.special import ndtri
 
 from orchestrator.analysis.comparisons import Comparison
 from orchestrator.analysis.corrected_t import CorrectedTest
@@ -191,7 +191,7 @@ def _needed(rows: Sequence[Comparison]) -> str:
 
 def _floor(test: CorrectedTest) -> float:
     """Detectable difference of endlessly many splits: the variance then is s^2 * ratio, and no less."""
-    return float(stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * test.sd * math.sqrt(test.ratio)
+    return float(ndtri(0.975) + ndtri(0.8)) * test.sd * math.sqrt(test.ratio)
 
 
 def _range(rows: Sequence[Comparison]) -> str:

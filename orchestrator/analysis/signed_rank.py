@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import pandas as pd
 
 from orchestrator.analysis.corrected_t import ROUNDING
 
@@ -40,7 +40,7 @@ def signed_rank_p(differences: npt.ArrayLike) -> tuple[int, float, float]:
     d = np.asarray(differences, dtype=np.float64)
     d = d[np.abs(d) >= ROUNDING]
     # Mean ranks are multiples of a half, so twice the rank sum is a whole number.
-    doubled = np.rint(2 * stats.rankdata(np.abs(d).round(9))).astype(int)
+    doubled = np.rint(2 * pd.Series(np.abs(d).round(9)).rank().to_numpy()).astype(int)
     observed = int(doubled[d > 0].sum())
     chance = np.zeros(int(doubled.sum()) + 1)
     chance[0] = 1.0

@@ -15,7 +15,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 from orchestrator.analysis.corrected_t import nadeau_bengio
 from orchestrator.analysis.correlated_t import posterior
 from orchestrator.analysis.random_effects import random_effects
-from orchestrator.analysis.ranking import critical_difference, rank_routers
+from orchestrator.analysis.ranking import critical_difference, range_quantile, rank_routers
 from orchestrator.analysis.resamples import paired_bootstrap
 from orchestrator.analysis.signed_rank import refusal, signed_rank_p
 from orchestrator.errors import AnalysisError
@@ -136,6 +136,12 @@ def test_nemenyi_against_scikit_posthocs() -> None:
     # Demsar 2006, table 5: q of two to five routers at 5 %.
     for k, q in {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728}.items():
         assert critical_difference(k, 10) == pytest.approx(q * math.sqrt(k * (k + 1) / 60), rel=5e-4)
+
+
+@pytest.mark.parametrize("k", [2, 7, 60])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_range_of_normals_against_scipy(k: int, level: float) -> None:
+    assert range_quantile(level, k) == pytest.approx(stats.studentized_range.ppf(level, k, np.inf), rel=1e-8)
 
 
 def test_nemenyi_p_is_level_at_the_critical_difference() -> None:
