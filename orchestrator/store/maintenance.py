@@ -46,7 +46,7 @@ def upgrade(url: str | None) -> str:
             before = schema.current(engine)
             if before == schema.head():
                 return f"{name} has this version's schema already ({before})."
-            if before is not None and not schema.known(before):
+            if before is not None and before not in schema.revisions():
                 schema.require(engine, name, path=path, may_write=True)
             copy = schema.back_up(path, before) if path is not None and before is not None else None
             schema.upgrade(engine)

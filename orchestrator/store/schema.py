@@ -7,9 +7,6 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from orchestrator.errors import NoDatabaseError, SchemaError
@@ -25,17 +22,14 @@ def migrations_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "migrations"
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
-    return config
+def revisions() -> list[str]:
+    """What this version of roadtest knows, the oldest first: a migration's file begins with its revision."""
+    return sorted(path.name.partition("_")[0] for path in (migrations_folder() / "versions").glob("[0-9]*_*.py"))
 
 
 def head() -> str:
     """The revision this version of roadtest needs."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None
-    return revision
+    return revisions()[-1]
 
 
 def current(engine: Engine) -> str | None:
@@ -44,11 +38,6 @@ def current(engine: Engine) -> str | None:
         if not inspect(connection).has_table(VERSION_TABLE):
             return None
         return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
-
-
-def known(revision: str) -> bool:
-    """Whether this version of roadtest knows the revision."""
-    return any(script.revision == revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def require(engine: Engine, shown: str, *, path: Path | None, may_write: bool) -> None:
@@ -74,7 +63,7 @@ def require(engine: Engine, shown: str, *, path: Path | None, may_write: bool) -
             raise NoDatabaseError(f"{shown} holds no roadtest database yet; `roadtest run SWEEP` makes one.")
         upgrade(engine)
         return
-    if not known(revision):
+    if revision not in revisions():
         raise SchemaError(
             f"{shown} has schema revision {revision!r}, which this version of roadtest does not know "
             f"(it needs {head()!r}): a newer version wrote it. Install that one, or name another database with --db."
@@ -98,7 +87,11 @@ def back_up(path: Path, revision: str) -> Path:
 
 def upgrade(engine: Engine) -> None:
     """Run the migrations up to head in one transaction; concurrent callers wait for each other."""
-    config = _config()
+    from alembic import command  # every command of ours begins by looking at the schema, and few change it
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from orchestrator.errors import NoDatabaseError, SchemaError
@@ -23,7 +24,7 @@ NEXT = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "test_next", {head!r}, None, None
+revision, down_revision, branch_labels, depends_on = "9999", {head!r}, None, None
 
 
 def upgrade() -> None:
@@ -48,8 +49,13 @@ def later_migrations(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     copy = folder / "migrations"
     shutil.copytree(schema.migrations_folder(), copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "versions" / "test_next.py").write_text(NEXT.format(head=schema.head()))
+    (copy / "versions" / "9999_next.py").write_text(NEXT.format(head=schema.head()))
     monkeypatch.setattr(schema, "migrations_folder", lambda: copy)
+
+
+def test_files_begin_with_their_revisions_in_order() -> None:
+    listed = [script.revision for script in ScriptDirectory(str(schema.migrations_folder())).walk_revisions()]
+    assert schema.revisions() == listed[::-1] != []
 
 
 def write_a_sweep(url: str) -> None:
@@ -144,7 +150,7 @@ def test_an_older_postgresql_database_is_upgraded_only_when_told(
     for create in (True, False):
         with pytest.raises(SchemaError, match="roadtest db upgrade"):
             open_store(postgres_url, create=create)
-    assert maintenance.upgrade(postgres_url).endswith("-> test_next.")
+    assert maintenance.upgrade(postgres_url).endswith("-> 9999.")
     store = open_store(postgres_url)
     with store.read() as session:
         assert session.one("SELECT later FROM sweep") == "none"
@@ -157,7 +163,7 @@ def test_a_failing_migration_leaves_the_database_as_it_was(
     write_a_sweep(url)
     first = schema.head()
     later_migrations(folder, monkeypatch)
-    script = folder / "migrations" / "versions" / "test_next.py"
+    script = folder / "migrations" / "versions" / "9999_next.py"
     script.write_text(script.read_text() + "    op.execute('SELECT nonsense FROM sweep')\n")
     with pytest.raises(Exception, match="nonsense"):
         maintenance.upgrade(url)
