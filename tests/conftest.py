@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,11 @@ from tests.tiny import write_tables
 
 # Ray gives its workers niceness 15: beside other tests they would starve until their units count as hung.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays to the end: garbage is not looked for in it, as hypothesis does 40 times a test."""
+    gc.freeze()
 
 
 @pytest.fixture
