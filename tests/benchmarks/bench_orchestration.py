@@ -64,9 +64,9 @@ class NullContext:
 
 def run_units(
     url: str, name: str, n_units: int, work: Work = "nothing", seconds: float = 0.0, *,
-    workers: int = WORKERS, pace: Pace | None = None,
+    workers: int = WORKERS, pace: Pace | None = None, address: str | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Plan, enlist and work off one sweep of such units; seconds of each part."""
+    """Plan, enlist and work off one sweep of such units, on our own Ray or that at `address`; seconds of each part."""
     begin = time.perf_counter()
     plan = tiny_plan(name, n_units)
     planned = time.perf_counter()
@@ -79,7 +79,7 @@ def run_units(
     def context(_store: Store, _planned: PlannedUnit, _artifacts: str) -> tuple[Context, str | None]:
         return NullContext(work, seconds), None
 
-    connection = Connection(None, workers=workers)
+    connection = Connection(address, workers=workers)
     executor = RayExecutor(connection, workers=workers, resources=Resources())
     try:
         warm_up(executor, workers)

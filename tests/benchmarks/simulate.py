@@ -6,8 +6,9 @@
 What is assumed: the coordinator is one server, which spends the same time on every unit of a shard (cutting, sending,
 taking, committing) and on every shard; workers are alike, and hold two shards at most; shards are cut by the product's
 own rule; no worker dies, embeddings are there, and bytes on the network cost nothing. What is measured: what a unit and
-a shard cost the coordinator, from null units in large and in small shards; and, at the small end, real runs whose units
-wait on 1 to 3 workers, beside what the simulation says of them.
+a shard cost the coordinator, from null units in large and in small shards; and, at the small end, real runs on clusters
+of 1 to 3 nodes with a CPU each (raylets on loopback addresses; their units wait, as one machine has few cores), beside
+what the simulation says of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import os
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +34,7 @@ from orchestrator.executors.base import IN_FLIGHT
 from orchestrator.shards import Pace, evenly, shard_size
 from orchestrator.store import open_store
 from tests.benchmarks.bench_orchestration import run_units
+from tests.cluster.head import joined, ray_head
 
 NODES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CORES = 2
@@ -99,13 +102,26 @@ def measured(folder: str, units: int) -> Costs:
 
 
 def check(folder: str, costs: Costs) -> list[dict[str, float]]:
-    """Real runs of units that wait, on 1 to 3 workers, beside the simulation."""
+    """Real runs of units that wait, on 1 to 3 nodes of one CPU, beside the simulation."""
     found = []
-    for workers in (1, 2, 3):
-        real = run_units(_fresh(folder), "wait", 100 * workers, "wait", 0.1, workers=workers)
-        said = simulate([0.1] * int(real["units"]), workers, costs, families=1)
-        found.append({"workers": workers, "real": real["run"], "simulated": said, "ratio": said / real["run"]})
+    for nodes in (1, 2, 3):
+        with cluster(nodes) as address:
+            real = run_units(_fresh(folder), "wait", 100 * nodes, "wait", 0.1, workers=nodes, address=address)
+        said = simulate([0.1] * int(real["units"]), nodes, costs, families=1)
+        found.append({"nodes": nodes, "real": real["run"], "simulated": said, "ratio": said / real["run"]})
     return found
+
+
+@contextmanager
+def cluster(nodes: int) -> Iterator[str]:
+    """Address of a Ray cluster of our own with so many nodes of one CPU, each on a loopback address."""
+    import ray
+
+    with ray_head() as head, ExitStack() as stack:
+        for i in range(1, nodes):
+            stack.enter_context(joined(head, f"127.0.0.{2 + i}"))
+        stack.callback(ray.shutdown)  # a run leaves a cluster by its end, and so would this process have to
+        yield head.address
 
 
 def unit_seconds(url: str | None) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -142,7 +158,7 @@ def main() -> None:
     say = sys.stdout.write
     say(f"coordinator: {costs.per_unit * 1e3:.3f} ms a unit, {costs.per_shard * 1e3:.2f} ms a shard\n")
     for row in checked:
-        say(f"{row['workers']} workers: {row['real']:.1f} s, simulated {row['simulated']:.1f} s\n")
+        say(f"{row['nodes']} nodes of one CPU: {row['real']:.1f} s, simulated {row['simulated']:.1f} s\n")
     say(f"{UNITS} units, {seconds.mean():.3f} s on average, {CORES} cores a node\n")
     curve = []
     for nodes in NODES:
