@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import ray
@@ -17,8 +17,10 @@ from orchestrator import cluster
 from orchestrator.errors import RunError, SweepError
 from orchestrator.executors.base import IN_FLIGHT, Context, Death, Shard, ShardReport, execute
 from orchestrator.executors.memory import limit_memory
-from orchestrator.sweep import Resources, StageResources
 from workers.units import UnitFailure
+
+if TYPE_CHECKING:  # workers import this module, and need no sweep files
+    from orchestrator.sweep import Resources, StageResources
 
 log = logging.getLogger("roadtest.executor")
 
@@ -111,7 +113,7 @@ class RayExecutor:
         self._nodes: dict[str, dict[str, float]] = _living_nodes()
         self._watched_at = time.monotonic()
         self._warned_at = -WARN_SECONDS
-        for stage in Resources.model_fields:
+        for stage in type(resources).model_fields:
             if not self._fits([_Kind(stage=stage)]):
                 connection.close()
                 wanted, no_node = self._reserved(_Kind(stage=stage)), dict[str, float]()
