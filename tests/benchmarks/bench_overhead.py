@@ -1,6 +1,6 @@
 """What does orchestration cost on top of the work? Wall x cores of a run against the CPU of its units in one process.
 
-    python -m tests.benchmarks.bench_overhead [--minutes 5] [--runs 1]
+    python -m tests.benchmarks.bench_overhead [--minutes 10] [--runs 1]
 
 The sweep (`toolbox` under `hash-ngrams`, embedded beforehand; kNN and ridge tuned, and fixed networks) has as many
 splits as keep one process busy for so many minutes. Ours is `roadtest run --no-report` from the start of its process to
@@ -32,7 +32,8 @@ from workers.embed import normalized
 from workers.evaluate import run_evaluate
 from workers.units import EvaluateUnit
 
-MINUTES = 5.0
+#: Of CPU, so half as long on two cores.
+MINUTES = 10.0
 ROUTERS: Sequence[dict[str, Any]] = (
     {"name": "knn"},
     {"name": "linear"},
