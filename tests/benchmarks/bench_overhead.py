@@ -5,8 +5,9 @@
 The sweep (`toolbox` under `hash-ngrams`, embedded beforehand; kNN and ridge tuned, and fixed networks) has as many
 splits as keep one process busy for so many minutes. Ours is `roadtest run --no-report` from the start of its process to
 its end, Ray's start included, its wall seconds times the cores of the machine; the other side is `workers.evaluate` on
-the same units, one shard after the other on one thread, in CPU seconds. It means something only on a machine that does
-nothing else; CPU seconds of all processes of the run, the second figure, mean something on any.
+the same units, one shard after the other on one thread, in CPU seconds. Busy cores slow each other down: a second
+figure is against as many such processes side by side as there are cores, each with its part of the splits. Both mean
+something only on a machine that does nothing else; CPU seconds of all processes of the run, the third, on any.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -26,7 +29,7 @@ import yaml
 
 from orchestrator.run import load_plan
 from orchestrator.sweep import Sweep
-from tests.benchmarks.measuring import Figure, Measurement, figure, measured, measured_cpu
+from tests.benchmarks.measuring import Figure, Measurement, figure, measured, measured_cpu, observed
 from tests.runs import roadtest, select
 from workers.embed import normalized
 from workers.evaluate import run_evaluate
@@ -80,12 +83,20 @@ def serially(seeds: int) -> float:
     return process_time() - begin
 
 
+def side_by_side(seeds: int, processes: int) -> float:
+    """CPU seconds of as many processes as given, each with its part of so many splits."""
+    parts = [seeds // processes + (i < seeds % processes) for i in range(processes)]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(serially, [1] * processes))  # started and warm
+        return sum(pool.map(serially, parts))
+
+
 def figures(minutes: float = MINUTES, runs: int = 1) -> list[Figure]:
-    """By wall seconds and by CPU seconds."""
+    """By wall seconds, against one process and one for each core, and by CPU seconds."""
     serially(1)
     seeds = math.ceil(60 * minutes / (serially(PROBED) / PROBED))
     cores = os.cpu_count() or 1
-    wall, cpu, serial, units = [], [], [], 0.0
+    wall, cpu, serial, beside, units = [], [], [], [], 0.0
     for _ in range(runs):
         with tempfile.TemporaryDirectory(prefix="rt-bench-") as name:
             folder = Path(name)
@@ -100,10 +111,13 @@ def figures(minutes: float = MINUTES, runs: int = 1) -> list[Figure]:
         found: list[float] = []
         peak = measured(lambda: found.append(serially(seeds))).peak  # noqa: B023
         serial.append(Measurement(value=found[0], peak=peak))
+        beside.append(observed(lambda: side_by_side(seeds, cores)))
     alone = ("the same units in one process, CPU", serial)
     facts = {"splits": seeds, "seconds of units in the run": units, "cores": cores}
+    together = (f"the same units in {cores} processes side by side, CPU", beside)
     return [
         figure("overhead, wall x cores", ours=("roadtest run", wall), against=alone, wanted=0.95, facts=facts),
+        figure("overhead, wall x cores, busy cores", ours=("roadtest run", wall), against=together),
         figure("overhead, CPU", ours=("roadtest run, all its processes", cpu), against=alone, unit="CPU s"),
     ]
 
