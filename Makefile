@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up first: a machine with Python 3.11+ and a package registry is enough.
 PYTHON ?= python3
 BIN := .venv/bin
-# With it, every process that a run or a test starts would compile all that it imports anew: 5 s each.
+# With it, every process that a run or a test starts would compile all that it imports, each time.
 unexport PYTHONDONTWRITEBYTECODE
 # uv installs the rest in 10 s where pip takes 150; it reads no pip.conf, so where it finds no registry pip goes on.
 INSTALL := packages() { { $(BIN)/pip install --quiet --constraint constraints.txt uv && VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet "$$@"; } || $(BIN)/pip install --quiet "$$@"; }; packages
