@@ -23,7 +23,7 @@ from tests.benchmarks.memory import pss
 RUNS = 5
 #: Seconds between two samples of the memory of child processes, and of their CPU, which is cheaper to ask for.
 EVERY, EVERY_CPU = 1.0, 0.5
-#: Share of a core that sampling memory may take: it is done less often instead.
+#: Share of a core that sampling memory may take where time is measured: it is done less often instead.
 SAMPLING = 0.01
 
 Work = Callable[[], object]
@@ -195,16 +195,16 @@ def measured_cpu(work: Work) -> tuple[Measurement, float]:
     return found, process_time() - begin + sum(used.values())
 
 
-def observed(work: Callable[[], float]) -> Measurement:
+def observed(work: Callable[[], float], sampling: float = SAMPLING) -> Measurement:
     """What some work says that it took, and bytes at the peak of this process and its children together."""
     gc.collect()
-    with peak_of_tree() as peak:
+    with peak_of_tree(sampling) as peak:
         value = work()
     return Measurement(value=value, peak=peak[0])
 
 
 @contextmanager
-def peak_of_tree() -> Iterator[list[int]]:
+def peak_of_tree(sampling: float) -> Iterator[list[int]]:
     """A list whose one number is the peak in bytes once the block has ended.
 
     This process's own is the kernel's high-water mark of the resident set, reset beforehand; that of its children is
@@ -215,7 +215,7 @@ def peak_of_tree() -> Iterator[list[int]]:
 
     def sample() -> None:
         me, took = psutil.Process(), 0.0
-        while not ended.wait(max(EVERY, took / SAMPLING)):
+        while not ended.wait(max(EVERY, took / sampling)):
             begin = thread_time()
             children[0] = max(children[0], sum(pss(child) for child in me.children(recursive=True)))
             took = thread_time() - begin
