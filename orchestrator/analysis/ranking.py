@@ -109,7 +109,7 @@ def critical_difference(k: int, n: int, *, alpha: float = 0.05) -> float:
 def range_quantile(level: float, k: int) -> float:
     """Quantile of the range of `k` standard normal values: the studentized range with infinite degrees of freedom.
 
-    scipy.stats has it too, and takes two seconds to be imported.
+    scipy.stats has it too, and is slow to be imported; every run with a report would wait for it.
 
     Args:
         level: Between 0 and 1; the quantile is found where it is below 20.

@@ -99,7 +99,9 @@ def _twins(panel: Panel, results: pd.DataFrame) -> Iterator[Chart]:
     for router, own in full[full["twin_of"].isna()].groupby(["router", "encoder"], sort=False):
         name, encoder = router
         twin = full[(full["twin_of"] == name) & (full["encoder"] == encoder)]
-        both = own.merge(twin, on="seed", suffixes=("", "_twin")) if len(twin) > 1 else twin
+        if twin.empty:  # most routers have none
+            continue
+        both = own.merge(twin, on="seed", suffixes=("", "_twin"))
         if len(both) < 2:
             continue
         areas, blind = both["auc_path"], both["auc_path_twin"]

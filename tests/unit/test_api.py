@@ -25,6 +25,19 @@ def test_importing_the_face_is_cheap() -> None:
     assert done.stdout.strip() == "0"
 
 
+@pytest.mark.parametrize(
+    ("modules", "slow"),
+    [
+        ("orchestrator.store, orchestrator.run, orchestrator.reports.html", {"alembic", "scipy.stats", "torch"}),
+        ("orchestrator.executors.ray", {"orchestrator.sweep", "sqlalchemy", "torch"}),  # in every worker
+    ],
+)
+def test_what_a_run_waits_for_leaves_out_what_is_slow(modules: str, slow: set[str]) -> None:
+    code = f"import sys, {modules}; print(sorted({slow!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_notebook_runs_a_sweep_and_reads_it(
     tiny: Path, write_sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
