@@ -24,6 +24,8 @@ class Pace:
     lease: float = 60.0
     #: Seconds of work in a shard: splits that are in one share searches and batches.
     shard_seconds: float = 4.0
+    #: Seconds of work up to which a shard is made larger so that `TOGETHER` units are in it: fewer cost more each.
+    together_seconds: float = 20.0
     #: Seconds of work below which a shard is not made smaller for idle workers' sake: what units share is lost then.
     least_seconds: float = 1.0
     #: Units in a shard at most; also its size while durations are unknown, if smaller than that.
@@ -139,10 +141,7 @@ class Backlog:
 
         But enough for one shard in each place that is evaluated at once: what is claimed bit by bit shares little.
         """
-        if self._recent is None:
-            shard = self._pace.first_units
-        else:
-            shard = min(math.ceil(self._pace.shard_seconds / max(self._recent, 1e-6)), self._pace.shard_units)
+        shard = self._pace.first_units if self._recent is None else usual_size(self._pace, self._recent)
         places = IN_FLIGHT * workers
         return max(places * min(shard, TOGETHER), min(left // 2, 2 * places * shard))
 
@@ -150,6 +149,13 @@ class Backlog:
         if planned.kind == "embed":
             return 1
         return shard_size(self._pace, self._seconds.get(_duration_key(planned)), waiting=waiting, workers=workers)
+
+
+def usual_size(pace: Pace, seconds: float) -> int:
+    """Units of a shard while there are many, when a unit takes so long."""
+    seconds = max(seconds, 1e-6)
+    together = min(TOGETHER, int(pace.together_seconds / seconds))
+    return min(max(math.ceil(pace.shard_seconds / seconds), together), pace.shard_units)
 
 
 def shard_size(pace: Pace, seconds: float | None, *, waiting: int, workers: int) -> int:
@@ -167,7 +173,7 @@ def shard_size(pace: Pace, seconds: float | None, *, waiting: int, workers: int)
         size = min(pace.first_units, share)
     else:
         least = int(pace.least_seconds / max(seconds, 1e-6))
-        size = min(math.ceil(pace.shard_seconds / max(seconds, 1e-6)), max(share, least))
+        size = min(usual_size(pace, seconds), max(share, least))
     return max(1, min(size, pace.shard_units))
 
 

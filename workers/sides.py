@@ -25,12 +25,6 @@ def cost_ratios(benchmark: Benchmark, options: ProtocolOptions) -> Floats:
     return benchmark.C / unit if unit > 0 else benchmark.C * 0.0
 
 
-def group_numbers(benchmark: Benchmark) -> Positions:
-    """Position of each query's group among the sorted groups of the source. [n]."""
-    number = {group: i for i, group in enumerate(benchmark.source_groups)}
-    return np.array([number[group] for group in benchmark.groups], dtype=np.int64)
-
-
 def whole(benchmark: Benchmark, costs: Floats, embedding: npt.NDArray[np.float32] | None) -> Side:
     """All queries of a benchmark as one side."""
     rows = np.arange(benchmark.n_queries)
@@ -39,7 +33,7 @@ def whole(benchmark: Benchmark, costs: Floats, embedding: npt.NDArray[np.float32
         matrix=embedding,
         embedding_rows=rows,
         tasks=benchmark.tasks,
-        groups=group_numbers(benchmark),
+        groups=benchmark.group_numbers,
         models=benchmark.models,
         scores=benchmark.S,
         costs=costs,

@@ -45,6 +45,16 @@ def test_a_shard_is_about_a_second_of_work() -> None:
     assert sizes(backlog, workers=1) == [24, 24, 24, 16, 12]
 
 
+@pytest.mark.parametrize(("seconds", "size"), [(0.5, 8), (2.5, 8), (4.0, 5), (20.0, 1), (30.0, 1)])
+def test_a_shard_is_longer_for_the_sake_of_what_is_evaluated_at_once(seconds: float, size: int) -> None:
+    backlog = Backlog(PACE)
+    units = claimed(80)
+    backlog.learn(units[:1], seconds)
+    backlog.extend(units)
+    assert len(backlog.next_units(workers=2, idle=True)) == size
+    assert backlog.appetite(workers=2, left=10_000) == 2 * 2 * 2 * size
+
+
 def test_a_shard_of_less_than_a_second_is_not_cut_for_idle_workers() -> None:
     backlog = Backlog(PACE)
     units = claimed(20)

@@ -238,6 +238,12 @@ class Benchmark:
         return np.array([task is None or found == task for found in self.tasks], dtype=np.bool_)
 
     @cached_property
+    def group_numbers(self) -> npt.NDArray[np.int64]:
+        """Position of each query's group in `source_groups`. [n_queries]."""
+        number = {group: i for i, group in enumerate(self.source_groups)}
+        return np.array([number[group] for group in self.groups], dtype=np.int64)
+
+    @cached_property
     def groups_digest(self) -> str:
         """sha256 of the source's sorted group names."""
         return hashlib.sha256("\n".join(self.source_groups).encode()).hexdigest()
