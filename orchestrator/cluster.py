@@ -27,6 +27,8 @@ log = logging.getLogger("roadtest.cluster")
 OBJECT_STORE_BYTES = 200_000_000
 #: Seconds that one request to the Jobs API may take.
 REQUEST_SECONDS = 30.0
+#: Rays whose raylet is known to do without agents; another one gets them, and starts slower.
+AGENTLESS_RAYS = ("2.60.",)
 #: Seconds that a raylet may take to register, as long as Ray itself waits.
 RAYLET_SECONDS = 30.0
 
@@ -37,6 +39,9 @@ def _settle() -> None:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # A raylet looks for its object store before that is there, and then sleeps: for 50 ms, not for Ray's second.
+    os.environ.setdefault("RAY_raylet_client_connect_timeout_milliseconds", "50")
+    os.environ.setdefault("RAY_raylet_client_num_connect_attempts", "200")
 
 
 def connect(address: str | None, *, workers: int | None) -> bool:
@@ -104,7 +109,7 @@ def _few_daemons() -> Iterator[dict[str, Any]]:
     port that is taken, of which Ray then complains to nobody; the rest are names of Ray's own that are other ones for
     the while. A Ray that lacks one of them starts without it, slower.
     """
-    from ray._private import parameter, services, utils
+    from ray._private import parameter, services
 
     complaints = logging.getLogger("ray._private.services")
     level = complaints.level
@@ -114,7 +119,7 @@ def _few_daemons() -> Iterator[dict[str, Any]]:
         complaints.setLevel(logging.CRITICAL)
         for module, name, other in (
             (parameter, "RayParams", _without_monitors),
-            (utils, "get_dashboard_dependency_error", _small_agent),
+            (services, "start_ray_process", _without_agents),
             (services, "get_node", _prompt),
         ):
             if hasattr(module, name):
@@ -131,9 +136,34 @@ def _without_monitors(made: type) -> Any:
     return partial(made, **{name: value for name, value in without.items() if name in known})
 
 
-def _small_agent(_made: Callable[[], Any]) -> Any:
-    """What lets the raylet's agent be that of a Ray without the extra `default`, which imports and serves little."""
-    return lambda: ImportError("not asked for")
+def _without_agents(made: Callable[..., Any]) -> Callable[..., Any]:
+    """Start a raylet with a `cat` for each of its two agents, which are asked nothing here and import for seconds.
+
+    It ends with the raylet, which holds the other end of its input. That nobody serves, the raylet reads in the files
+    in which it awaits its agents' ports, as a minimal agent of Ray's writes it.
+    """
+    import ray
+
+    if not ray.__version__.startswith(AGENTLESS_RAYS):
+        return made
+    agents = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
+    core: Any = ray._raylet
+    ports = (
+        core.DASHBOARD_AGENT_LISTEN_PORT_NAME,
+        core.METRICS_AGENT_PORT_NAME,
+        core.METRICS_EXPORT_PORT_NAME,
+        core.RUNTIME_ENV_AGENT_PORT_NAME,
+    )
+
+    def start_ray_process(command: list[str], process_type: str, *args: Any, **named: Any) -> Any:
+        if process_type == "raylet":
+            given = dict(argument.removeprefix("--").split("=", 1) for argument in command if "=" in argument)
+            for port in ports:
+                core.persist_port(given["session_dir"], given["node_id"], port, -1)
+            command = [next((f"{agent}cat" for agent in agents if own.startswith(agent)), own) for own in command]
+        return made(command, process_type, *args, **named)
+
+    return start_ray_process
 
 
 def _prompt(made: Callable[[str, str], Any]) -> Any:

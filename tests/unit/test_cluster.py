@@ -88,16 +88,18 @@ def test_a_local_ray_has_the_daemons_that_it_cannot_do_without_and_no_others():
     code = """
 import psutil
 from orchestrator import cluster
-from ray._private import parameter, services, utils
-names = [(parameter, "RayParams"), (utils, "get_dashboard_dependency_error"), (services, "get_node")]
+from ray._private import parameter, services
+names = [(parameter, "RayParams"), (services, "start_ray_process"), (services, "get_node")]
 made = [getattr(*name) for name in names]
 connection = cluster.Connection(None, workers=1)
 assert connection.wait()
 assert [getattr(*name) for name in names] == made
-for child in psutil.Process().children():
-    print(" ".join(child.cmdline()))
+started = psutil.Process().children(recursive=True)
+for process in started:
+    print(" ".join(process.cmdline()))
 connection.close()
 connection.join()
+assert not psutil.wait_procs(started, timeout=30)[1]
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
@@ -106,4 +108,6 @@ connection.join()
         assert daemon in ended.stdout
     for daemon in ("dashboard/dashboard.py", "log_monitor.py", "autoscaler/_private/monitor.py"):
         assert daemon not in ended.stdout
-    assert "dashboard/agent.py" in ended.stdout and "--minimal" in ended.stdout
+    assert ended.stdout.splitlines().count("cat") == 2
+    for agent in ("agent.py", "agent/main.py", "Agent"):
+        assert agent not in ended.stdout
