@@ -29,6 +29,8 @@ OBJECT_STORE_BYTES = 200_000_000
 REQUEST_SECONDS = 30.0
 #: Rays whose raylet is known to do without agents; another one gets them, and starts slower.
 AGENTLESS_RAYS = ("2.60.",)
+#: What lets Ray add a runtime environment, which an agent has to make, to a run that asks for none.
+ENVIRONMENT_GIVERS = ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_RUNTIME_ENV_HOOK")
 #: Seconds that a raylet may take to register, as long as Ray itself waits.
 RAYLET_SECONDS = 30.0
 
@@ -144,7 +146,7 @@ def _without_agents(made: Callable[..., Any]) -> Callable[..., Any]:
     """
     import ray
 
-    if not ray.__version__.startswith(AGENTLESS_RAYS):
+    if not ray.__version__.startswith(AGENTLESS_RAYS) or any(name in os.environ for name in ENVIRONMENT_GIVERS):
         return made
     agents = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
     core: Any = ray._raylet

@@ -111,3 +111,27 @@ assert not psutil.wait_procs(started, timeout=30)[1]
     assert ended.stdout.splitlines().count("cat") == 2
     for agent in ("agent.py", "agent/main.py", "Agent"):
         assert agent not in ended.stdout
+
+
+def test_an_agent_is_a_cat_and_its_ports_are_said_to_be_none(tmp_path):
+    asked = ["raylet", f"--session_dir={tmp_path}", f"--node_id={'ab' * 28}", "--head"]
+    agents = ["--dashboard_agent_command=python a.py --x=1", "--runtime_env_agent_command=python b.py"]
+    start = cluster._without_agents(lambda command, kind: (command, kind))
+    assert start([*asked, *agents], "raylet") == (
+        [*asked, "--dashboard_agent_command=cat", "--runtime_env_agent_command=cat"],
+        "raylet",
+    )
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"-1"}
+    assert len(list(tmp_path.iterdir())) == 4
+    assert start(agents, "gcs_server") == (agents, "gcs_server")
+
+
+@pytest.mark.parametrize("name", cluster.ENVIRONMENT_GIVERS)
+def test_a_ray_that_may_have_an_environment_to_make_keeps_its_agents(monkeypatch, name):
+    monkeypatch.setenv(name, "{}")
+    assert cluster._without_agents(print) is print
+
+
+def test_another_ray_keeps_its_agents(monkeypatch):
+    monkeypatch.setattr("ray.__version__", "3.0.0")
+    assert cluster._without_agents(print) is print
