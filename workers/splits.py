@@ -77,7 +77,7 @@ def _ranks(groups: tuple[str, ...], root_seed: int, index: int) -> Positions:
     """Each group's place in the order of the hashes. [n_groups]."""
     prefix = f"s1|{root_seed}|{index}|".encode()
     hashed = b"".join([hashlib.sha256(prefix + group.encode()).digest() for group in groups])
-    words = np.frombuffer(hashed, dtype=">u8").reshape(len(groups), -1).astype(np.uint64)
+    words = np.frombuffer(hashed, dtype=">u8").reshape(-1, 4).astype(np.uint64)
     ranks = np.empty(len(groups), dtype=np.int64)
     ranks[np.lexsort(words.T[::-1])] = np.arange(len(groups))
     return ranks
